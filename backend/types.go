@@ -14,6 +14,9 @@ type Span struct {
 	// H0 is the size of the first step, of either sign; 0 leaves it to
 	// ProposeStep.
 	H0 float64
+	// MaxStep limits |h|, in units of time; 0: no limit. The last step before a
+	// stop may be longer by one part in 1e8.
+	MaxStep float64
 }
 
 // Tolerance scales the error of component i: Abs + Rel·max(|y0_i|, |y1_i|).
@@ -67,7 +70,6 @@ type Control struct {
 	MinFactor   float64
 	MaxFactor   float64
 	MinStep     float64 // in units of time; 0: 16 units in the last place of t
-	MaxStep     float64 // in units of time; 0: no limit
 	MaxAttempts int64   // accepted and rejected steps of a lane
 	Handover    Handover
 }
