@@ -98,11 +98,9 @@ func (m *Model[T]) VJP(t float64, z, a, az, atheta []T) (at float64) {
 		}
 		g = gx
 	}
-	if az != nil {
-		for i := range az {
-			_, dg := m.Spec.Input.both(float64(z[i]))
-			az[i] = T(g[i] * dg)
-		}
+	for i := range az {
+		_, dg := m.Spec.Input.both(float64(z[i]))
+		az[i] = T(g[i] * dg)
 	}
 	return at
 }
@@ -117,11 +115,9 @@ func (m *Model[T]) JVP(t float64, z, v, w []T, jv []T) {
 	tr := m.forward(t, z)
 	// dx is the tangent of a layer's input.
 	dx := make([]float64, len(z))
-	if v != nil {
-		for i := range z {
-			_, dg := m.Spec.Input.both(float64(z[i]))
-			dx[i] = dg * float64(v[i])
-		}
+	for i := range v {
+		_, dg := m.Spec.Input.both(float64(z[i]))
+		dx[i] = dg * float64(v[i])
 	}
 	for l, y := range m.Spec.Layers() {
 		if y.HasTime {
