@@ -51,6 +51,7 @@ func TestSpec_Validate(t *testing.T) {
 		{Spec{Widths: []int{46339, 46341}, Activations: id(1), Time: TimeInput}, "more than 2147483647 parameters"},
 		{Spec{Widths: []int{huge, huge, huge, huge, huge}, Activations: id(4)}, "by layer 0"},
 		{Spec{Widths: []int{math.MaxInt, math.MaxInt}, Activations: id(1), Time: TimeEveryLayer}, "by layer 0"},
+		{Spec{Widths: []int{4*huge - 1, 4 * huge}, Activations: id(1)}, "by layer 0"}, // 2⁶⁴ parameters
 		{Spec{Widths: []int{1, huge, 1, huge, 1}, Activations: id(4)}, "by layer 0"},
 		{Spec{Widths: []int{1, huge - 1, 1, 1}, Activations: id(3)}, "by layer 1"},
 	} {
