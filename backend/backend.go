@@ -44,7 +44,7 @@ const (
 	// Stale selects the running lanes whose first stage does not hold
 	// f(t, y) any more: at the start, after a jump of the state, and after an
 	// accepted step that did not hand its last stage on. Time is that of the
-	// step being attempted.
+	// step being attempted. A rejected attempt leaves the first stage valid.
 	Stale
 	// Accepted selects lanes whose step the last Advance accepted, those that
 	// ended with it included. Time is that of the step just accepted.
@@ -148,7 +148,7 @@ type Backend[T Float] interface {
 	// Wanner, Solving ODEs I, II.4, p. 169. Called first with f0 = f(t0, y0) and
 	// f1 nil it sets h to the trial step of (a-b); called again with
 	// f1 = f(t0+h, y0+h·f0) it sets h to the proposal of (d-f). order is the
-	// method's.
+	// method's. f0 is taken for the first stage, which is not stale any more.
 	ProposeStep(clk Clock, y0, f0, f1 Vec[T], order int, tol Tolerance)
 	// Combine sets dst = y + h·Σ_j coef[j]·k[j]; dst may be y, not one of k.
 	Combine(dst, y Vec[T], at At, coef []float64, k []Vec[T])

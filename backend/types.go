@@ -11,6 +11,13 @@ type Span struct {
 	// Stops are times on which a step must end, strictly monotone in the same
 	// direction; the last one ends the solve. There is at least one.
 	Stops []float64
+	// Blocks[j] is the block of AtStop's tables that belongs to stop j, -1 for
+	// none; nil means j.
+	Blocks []int
+	// Breaks are those of Stops and T0 at which f jumps. A step that ends on one
+	// sees f just before it, a step that begins on one sees f just after it and
+	// evaluates its first stage afresh.
+	Breaks []float64
 	// H0 is the size of the first step, of either sign; 0 leaves it to
 	// ProposeStep.
 	H0 float64

@@ -1,0 +1,524 @@
+package cpu
+
+import (
+	"fmt"
+	"math"
+	"slices"
+
+	"github.com/seed-5f5774c8/neuralode/backend"
+)
+
+// clock is the stepping state of every lane.
+type clock[T backend.Float] struct {
+	owner *Backend[T]
+	lanes []lane
+	span  backend.Span
+}
+
+// lane is the stepping state of one lane.
+type lane struct {
+	status backend.Status
+	t, h   float64 // the step being attempted
+	want   float64 // |h| before it was cut to end on a stop
+	// landing: the step ends on the next stop; cut: it is shorter than want for it.
+	landing, cut bool
+	// Where f jumps at the beginning or end of the step, it is evaluated no
+	// earlier than from and no later than until.
+	from, until float64
+	stop, save  int // the next of span.Stops and span.Saves
+
+	ratio    float64    // of the attempt
+	row, col int        // where ratio is largest
+	history  [2]float64 // ratios of the last accepted steps, the latest first
+	// rejected: the attempt before this one was.
+	rejected bool
+
+	// What the last Advance decided.
+	accepted     bool
+	taken, hTook float64 // start and size of the accepted step
+	hit          int     // block of the stop it ended on, or -1
+	tookFrom     float64 // from and until of that step
+	tookUntil    float64
+	saveFrom     int  // outputs saveFrom..save lie in it
+	inside       bool // at least one of them before its end
+	stale        bool
+
+	evals, nAccepted, nRejected int64
+	smallest, last              float64
+}
+
+func (c *clock[T]) Lanes() int { return len(c.lanes) }
+
+// NewClock allocates a clock.
+func (b *Backend[T]) NewClock(lanes int) (backend.Clock, error) {
+	if !b.live() {
+		return nil, b.takeErr()
+	}
+	if lanes < 1 {
+		panic("cpu: a clock needs at least one lane")
+	}
+	b.bytes += int64(lanes) * sizeOf[lane]()
+	return &clock[T]{owner: b, lanes: make([]lane, lanes)}, nil
+}
+
+func (b *Backend[T]) clock(c backend.Clock) *clock[T] {
+	x, ok := c.(*clock[T])
+	if !ok || x.owner != b {
+		panic("cpu: clock of another backend")
+	}
+	return x
+}
+
+// selected reports whether rows selects l.
+func (l *lane) selected(rows backend.Rows) bool {
+	switch rows {
+	case backend.Running:
+		return l.status == backend.StatusRunning
+	case backend.Stale:
+		return l.status == backend.StatusRunning && l.stale
+	case backend.Accepted:
+		return l.accepted
+	case backend.Saving:
+		return l.accepted && l.inside
+	}
+	panic("cpu: unknown selection of rows")
+}
+
+// size is the size of the step that rows speaks of.
+func (l *lane) size(rows backend.Rows) float64 {
+	if rows == backend.Accepted || rows == backend.Saving {
+		return l.hTook
+	}
+	return l.h
+}
+
+// instant is the time c of the way through the step that rows speaks of.
+func (l *lane) instant(rows backend.Rows, c float64) float64 {
+	t, h, from, until := l.t, l.h, l.from, l.until
+	if rows == backend.Accepted || rows == backend.Saving {
+		t, h, from, until = l.taken, l.hTook, l.tookFrom, l.tookUntil
+	}
+	t += c * h
+	if h < 0 {
+		return max(min(t, from), until)
+	}
+	return min(max(t, from), until)
+}
+
+// Start sets every lane to the beginning of s.
+func (b *Backend[T]) Start(clk backend.Clock, s backend.Span) {
+	if !b.live() {
+		return
+	}
+	c := b.clock(clk)
+	if len(s.Stops) == 0 {
+		panic("cpu: a span needs at least one stop")
+	}
+	c.span.T0, c.span.H0, c.span.MaxStep = s.T0, s.H0, s.MaxStep
+	c.span.Stops = append(c.span.Stops[:0], s.Stops...)
+	c.span.Saves = append(c.span.Saves[:0], s.Saves...)
+	c.span.Blocks = append(c.span.Blocks[:0], s.Blocks...)
+	c.span.Breaks = append(c.span.Breaks[:0], s.Breaks...)
+	if s.Blocks != nil && len(s.Blocks) != len(s.Stops) {
+		panic("cpu: a span needs as many blocks as stops")
+	}
+	end := s.Stops[len(s.Stops)-1]
+	for i := range c.lanes {
+		l := &c.lanes[i]
+		*l = lane{t: s.T0, stale: true, hit: -1, history: [2]float64{1, 1}, smallest: math.Inf(1)}
+		l.begin(&c.span)
+		if s.T0 == end {
+			l.status = backend.Done
+			continue
+		}
+		l.want = math.Abs(s.H0)
+		l.aim(&c.span, stretchAdaptive)
+	}
+}
+
+// ProposeStep chooses the first step: Hairer, Nørsett & Wanner, Solving ODEs I,
+// II.4, p. 169.
+func (b *Backend[T]) ProposeStep(clk backend.Clock, y0, f0, f1 backend.Vec[T], order int, tol backend.Tolerance) {
+	if !b.live() {
+		return
+	}
+	c := b.clock(clk)
+	y, k0 := b.vec(y0), b.vec(f0)
+	sameShape(y, k0)
+	k1 := k0
+	if f1 != nil {
+		k1 = b.vec(f1)
+		sameShape(y, k1)
+	}
+	for i := range c.lanes {
+		l := &c.lanes[i]
+		if l.status != backend.StatusRunning {
+			continue
+		}
+		length := math.Abs(c.span.Stops[len(c.span.Stops)-1] - l.t)
+		var d0, d1, d2 float64 // largest norm over blocks
+		for blk := 0; blk < y.blocks; blk++ {
+			lo, hi := c.rangeOf(y, i)
+			var s0, s1, s2 float64
+			Y, K0, K1 := y.block(blk)[lo:hi], k0.block(blk)[lo:hi], k1.block(blk)[lo:hi]
+			for j, v := range Y {
+				scale := tol.Abs + tol.Rel*math.Abs(float64(v))
+				s0 += square(scaled(float64(v), scale))
+				s1 += square(scaled(float64(K0[j]), scale))
+				s2 += square(scaled(float64(K1[j])-float64(K0[j]), scale))
+			}
+			n := float64(max(hi-lo, 1))
+			d0, d1, d2 = max(d0, math.Sqrt(s0/n)), max(d1, math.Sqrt(s1/n)), max(d2, math.Sqrt(s2/n))
+		}
+		var h float64
+		if f1 == nil {
+			h = 0.01 * (d0 / d1)
+			if d0 < 1e-5 || d1 < 1e-5 {
+				h = 1e-6
+			}
+		} else {
+			h0 := math.Abs(l.h)
+			d2 /= h0
+			if m := max(d1, d2); m <= 1e-15 {
+				h = max(1e-6, h0*1e-3)
+			} else {
+				h = math.Pow(0.01/m, 1/float64(order+1))
+			}
+			h = min(100*h0, h)
+		}
+		if !(h > 0) || math.IsInf(h, 0) {
+			h = 1e-6 * length
+		}
+		h = min(h, length)
+		if c.span.MaxStep > 0 {
+			h = min(h, c.span.MaxStep)
+		}
+		l.want = h
+		l.stale = false // f0 is the first stage
+		if f1 == nil {
+			l.h = math.Copysign(h, c.span.Stops[l.stop]-l.t)
+		} else {
+			l.aim(&c.span, stretchAdaptive)
+		}
+	}
+}
+
+// rangeOf is the range of elements that lane i owns in every block of v.
+func (c *clock[T]) rangeOf(v *vec[T], i int) (lo, hi int) {
+	if len(c.lanes) == 1 {
+		return 0, v.rows * v.cols
+	}
+	if len(c.lanes) != v.rows {
+		panic("cpu: as many rows as lanes are needed")
+	}
+	return i * v.cols, (i + 1) * v.cols
+}
+
+func square(x float64) float64 { return x * x }
+
+// scaled is x/scale, with nothing over nothing being nothing.
+func scaled(x, scale float64) float64 {
+	if x == 0 {
+		return 0
+	}
+	return x / scale
+}
+
+// A step that would leave less than a hundredth of itself before a stop is
+// stretched to it; a fixed step only by what rounding explains.
+const (
+	stretchAdaptive = 1.01
+	stretchFixed    = 1 + 1e-8
+)
+
+// aim sets the step to attempt: want, or what is left to the next stop.
+func (l *lane) aim(s *backend.Span, stretch float64) {
+	left := s.Stops[l.stop] - l.t
+	reach := math.Abs(left)
+	if s.MaxStep > 0 {
+		l.want = min(l.want, s.MaxStep)
+		stretch = min(stretch, s.MaxStep*stretchFixed/l.want)
+	}
+	l.landing = l.want*stretch >= reach
+	l.cut = l.want > reach
+	l.until = math.Copysign(math.Inf(1), left)
+	if l.landing {
+		l.h = left
+		if stop := s.Stops[l.stop]; slices.Contains(s.Breaks, stop) {
+			l.until = math.Nextafter(stop, l.t)
+		}
+	} else {
+		l.h = math.Copysign(l.want, left)
+	}
+}
+
+// begin notes whether the next step begins where f jumps.
+func (l *lane) begin(s *backend.Span) {
+	onward := math.Copysign(math.Inf(1), s.Stops[len(s.Stops)-1]-s.T0)
+	l.from = -onward
+	if slices.Contains(s.Breaks, l.t) {
+		l.from = math.Nextafter(l.t, onward)
+		l.stale = true
+	}
+}
+
+// Advance decides about every running lane's attempt.
+func (b *Backend[T]) Advance(clk backend.Clock, ctl backend.Control) {
+	if !b.live() {
+		return
+	}
+	c := b.clock(clk)
+	for i := range c.lanes {
+		l := &c.lanes[i]
+		l.accepted, l.inside, l.hit = false, false, -1
+		if l.status == backend.StatusRunning {
+			l.advance(&c.span, &ctl)
+		}
+	}
+}
+
+func (l *lane) advance(s *backend.Span, c *backend.Control) {
+	finite := !math.IsNaN(l.ratio) && !math.IsInf(l.ratio, 0)
+	stretch := stretchAdaptive
+	if c.Fixed {
+		stretch = stretchFixed
+	}
+	if c.Fixed && finite || !c.Fixed && l.ratio <= 1 {
+		l.accept(s, c)
+		if l.status != backend.StatusRunning {
+			return
+		}
+	} else {
+		l.nRejected++
+		l.stale = false // the state did not move
+		if c.Fixed {
+			l.status = backend.NotFinite
+			return
+		}
+		l.rejected = true
+		factor := c.MinFactor
+		if finite {
+			factor = clamp(c.Safety*math.Pow(l.ratio, -1/c.Order), c.MinFactor, min(1, c.Safety))
+		}
+		l.want = math.Abs(l.h) * factor
+		if l.want < l.smallestStep(c) {
+			l.status = backend.StepTooSmall
+			if !finite {
+				l.status = backend.NotFinite
+			}
+			return
+		}
+	}
+	if c.MaxAttempts > 0 && l.nAccepted+l.nRejected >= c.MaxAttempts {
+		l.status = backend.TooManyAttempts
+		return
+	}
+	l.aim(s, stretch)
+}
+
+// smallestStep is the size below which a rejected step is not tried again.
+func (l *lane) smallestStep(c *backend.Control) float64 {
+	if c.MinStep > 0 {
+		return c.MinStep
+	}
+	t := math.Abs(l.t)
+	return 16 * (math.Nextafter(t, math.Inf(1)) - t)
+}
+
+func (l *lane) accept(s *backend.Span, c *backend.Control) {
+	l.accepted = true
+	l.nAccepted++
+	l.taken, l.hTook, l.last = l.t, l.h, l.h
+	l.tookFrom, l.tookUntil = l.from, l.until
+	l.smallest = min(l.smallest, math.Abs(l.h))
+	if l.landing {
+		l.t = s.Stops[l.stop]
+		l.hit = l.stop
+		if len(s.Blocks) > 0 {
+			l.hit = s.Blocks[l.stop]
+		}
+		l.stop++
+	} else {
+		l.t += l.h
+	}
+
+	l.saveFrom = l.save
+	for l.save < len(s.Saves) && between(l.taken, s.Saves[l.save], l.t) {
+		l.inside = l.inside || s.Saves[l.save] != l.t
+		l.save++
+	}
+	l.stale = c.Handover == backend.HandNothing || c.Handover == backend.HandSaving && !l.inside
+	l.begin(s)
+	if !c.Fixed {
+		l.propose(c)
+	}
+	l.rejected = false
+	if l.stop == len(s.Stops) {
+		l.status = backend.Done
+	}
+}
+
+// propose sets want after an accepted step.
+func (l *lane) propose(c *backend.Control) {
+	h, r := math.Abs(l.h), l.ratio
+	factor, elementary := c.MaxFactor, math.Inf(1)
+	if r > 0 {
+		factor = c.Safety * math.Pow(r, -c.Beta[0]) * math.Pow(l.history[0], -c.Beta[1]) * math.Pow(l.history[1], -c.Beta[2])
+		factor = clamp(factor, c.MinFactor, c.MaxFactor)
+		elementary = c.Safety * math.Pow(r, -1/c.Order)
+	}
+	if l.rejected {
+		factor = min(factor, 1)
+	}
+	if l.cut {
+		// A step cut for a stop says little of the size the solution allows: go
+		// on with the size from before unless this one speaks against it.
+		l.want = max(h*factor, min(h*elementary, l.want))
+		return
+	}
+	l.want = h * factor
+	l.history[1], l.history[0] = l.history[0], max(r, 1e-4)
+}
+
+func clamp(x, lo, hi float64) float64 { return max(lo, min(x, hi)) }
+
+// between reports whether x lies after a, up to and including b, in the
+// direction from a to b.
+func between(a, x, b float64) bool {
+	if b >= a {
+		return a < x && x <= b
+	}
+	return b <= x && x < a
+}
+
+// Poll tells how far the solve is.
+func (b *Backend[T]) Poll(clk backend.Clock) (backend.Progress, error) {
+	var p backend.Progress
+	if err := b.takeErr(); err != nil {
+		return p, err
+	}
+	c := b.clock(clk)
+	behind := -1.0
+	end := c.span.T0
+	if n := len(c.span.Stops); n > 0 {
+		end = c.span.Stops[n-1]
+	}
+	p.T = end
+	for i := range c.lanes {
+		l := &c.lanes[i]
+		p.Accepted += l.nAccepted
+		p.Rejected += l.nRejected
+		switch l.status {
+		case backend.StatusRunning:
+			p.Running++
+			if left := math.Abs(end - l.t); left > behind {
+				behind, p.T = left, l.t
+			}
+		case backend.Done:
+		default:
+			p.Failed++
+		}
+	}
+	return p, nil
+}
+
+// Lanes fills dst with what each lane did.
+func (b *Backend[T]) Lanes(clk backend.Clock, dst []backend.Lane) error {
+	if err := b.takeErr(); err != nil {
+		return err
+	}
+	c := b.clock(clk)
+	if len(dst) != len(c.lanes) {
+		panic("cpu: one entry a lane is needed")
+	}
+	for i := range c.lanes {
+		l := &c.lanes[i]
+		dst[i] = backend.Lane{
+			Status: l.status, T: l.t, H: l.h, Evaluations: l.evals,
+			Accepted: l.nAccepted, Rejected: l.nRejected,
+			SmallestH: l.smallest, LastH: l.last, Next: l.want,
+			Row: l.row, Col: l.col, Ratio: l.ratio,
+		}
+		if l.nAccepted == 0 {
+			dst[i].SmallestH = 0
+		}
+	}
+	return nil
+}
+
+// tape keeps accepted steps in host memory.
+type tape[T backend.Float] struct {
+	owner            *Backend[T]
+	rows, cols, keep int
+	lanes            []tapeLane[T]
+}
+
+type tapeLane[T backend.Float] struct {
+	t, h []float64
+	d    []T
+}
+
+func (t *tape[T]) Len(lane int) int { return len(t.lanes[lane].t) }
+
+// NewTape makes an empty tape.
+func (b *Backend[T]) NewTape(lanes, rows, cols, keep int) (backend.Tape[T], error) {
+	if !b.live() {
+		return nil, b.takeErr()
+	}
+	if lanes != 1 && lanes != rows {
+		return nil, fmt.Errorf("cpu: a tape of %d lanes for %d rows: use 1 lane or one a row: %w", lanes, rows, backend.ErrUnsupported)
+	}
+	return &tape[T]{owner: b, rows: rows / lanes, cols: cols, keep: keep, lanes: make([]tapeLane[T], lanes)}, nil
+}
+
+// Push appends the accepted steps to the tape.
+func (b *Backend[T]) Push(clk backend.Clock, tp backend.Tape[T], keep []backend.Vec[T]) {
+	if !b.live() {
+		return
+	}
+	c := b.clock(clk)
+	t, ok := tp.(*tape[T])
+	if !ok || t.owner != b {
+		panic("cpu: tape of another backend")
+	}
+	if len(keep) != t.keep || len(c.lanes) != len(t.lanes) {
+		panic("cpu: Push of another shape than the tape's")
+	}
+	for i := range c.lanes {
+		l := &c.lanes[i]
+		if !l.accepted {
+			continue
+		}
+		tl := &t.lanes[i]
+		before := cap(tl.d)
+		tl.t, tl.h = append(tl.t, l.taken), append(tl.h, l.hTook)
+		tl.d = slices.Grow(tl.d, t.keep*t.rows*t.cols)
+		for _, v := range keep {
+			x := b.vec(v)
+			lo, hi := c.rangeOf(x, i)
+			if x.blocks != 1 || hi-lo != t.rows*t.cols {
+				panic("cpu: Push of another shape than the tape's")
+			}
+			tl.d = append(tl.d, x.d[lo:hi]...)
+		}
+		b.bytes += int64(cap(tl.d)-before)*sizeOf[T]() + 16
+	}
+}
+
+// ReadTape copies step i of a lane.
+func (b *Backend[T]) ReadTape(tp backend.Tape[T], lane, i int, dst []T) (t, h float64, err error) {
+	if err := b.takeErr(); err != nil {
+		return 0, 0, err
+	}
+	x, ok := tp.(*tape[T])
+	if !ok || x.owner != b {
+		panic("cpu: tape of another backend")
+	}
+	tl := &x.lanes[lane]
+	n := x.keep * x.rows * x.cols
+	if len(dst) != n {
+		panic("cpu: ReadTape to a slice of another length")
+	}
+	copy(dst, tl.d[i*n:(i+1)*n])
+	return tl.t[i], tl.h[i], nil
+}

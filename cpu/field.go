@@ -1,0 +1,407 @@
+package cpu
+
+import (
+	"fmt"
+
+	"github.com/seed-5f5774c8/neuralode/backend"
+	"github.com/seed-5f5774c8/neuralode/field"
+	"github.com/seed-5f5774c8/neuralode/mlp"
+)
+
+// kernel is the arithmetic of one kind of right-hand side. Slices are row-major
+// [B, D]; only the rows in r are touched, and results are ADDED to the outputs,
+// so that a sum of right-hand sides is one call after another.
+type kernel[T backend.Float] interface {
+	eval(dz, z []T, r *rows)
+	vjp(o *vjp[T], r *rows)
+	jvp(o *jvp[T], r *rows)
+	// can reports whether the products exist, with the remedy if not.
+	canVJP() error
+	canJVP() error
+	bytes() int64
+}
+
+// vjp and jvp are backend.VJP and backend.JVP on host slices; nil slices are skipped.
+type vjp[T backend.Float] struct {
+	z, a, dz, az, at, g []T
+	alpha               T
+	// weight of each selected row in g, parallel to rows.index
+	weight []T
+}
+
+type jvp[T backend.Float] struct{ z, v, w, dz, jv []T }
+
+// rows are the selected rows of a call with the instant of each.
+type rows struct {
+	index []int
+	t, h  []float64
+}
+
+// bound is a System bound to this backend.
+type bound[T backend.Float] struct {
+	b      *Backend[T]
+	dim    int
+	params *vec[T]
+	k      kernel[T]
+	sel    rows
+	weight []T
+}
+
+// Bind prepares an *mlp.Model, a field.Func or a *field.Sum of these.
+func (b *Backend[T]) Bind(sys backend.System[T]) (backend.Field[T], error) {
+	if !b.live() {
+		return nil, b.takeErr()
+	}
+	theta := sys.Params()
+	if len(theta) != sys.NumParams() {
+		return nil, fmt.Errorf("cpu: Bind: %T says it has %d parameters but Params returns %d", sys, sys.NumParams(), len(theta))
+	}
+	if sys.Dim() < 1 {
+		return nil, fmt.Errorf("cpu: Bind: %T has dimension %d; a state needs at least one component", sys, sys.Dim())
+	}
+	v, err := b.NewVec(1, 1, len(theta))
+	if err != nil {
+		return nil, err
+	}
+	f := &bound[T]{b: b, dim: sys.Dim(), params: v.(*vec[T])}
+	copy(f.params.d, theta)
+	f.params.mem.version++
+	if f.k, err = b.newKernel(sys, f.params.d, f.params.mem); err != nil {
+		b.Free(v)
+		return nil, err
+	}
+	b.bytes += f.k.bytes()
+	return f, nil
+}
+
+// newKernel makes the arithmetic of sys over theta, which mem owns.
+func (b *Backend[T]) newKernel(sys backend.System[T], theta []T, mem *memory[T]) (kernel[T], error) {
+	switch s := sys.(type) {
+	case *mlp.Model[T]:
+		return newMLPKernel(&b.blas, s, theta, mem)
+	case *field.Sum[T]:
+		return b.newSumKernel(s, theta, mem)
+	case field.Func[T]:
+		return newFuncKernel(s, theta), nil
+	}
+	return nil, fmt.Errorf("cpu: Bind of a %T: %w: give an *mlp.Model, a field.Func or a *field.Sum", sys, backend.ErrUnsupported)
+}
+
+func (f *bound[T]) Dim() int               { return f.dim }
+func (f *bound[T]) NumParams() int         { return len(f.params.d) }
+func (f *bound[T]) Params() backend.Vec[T] { return f.params }
+
+func (f *bound[T]) Close() {
+	if f.k != nil && !f.b.closed {
+		f.b.bytes -= f.k.bytes()
+		f.b.Free(f.params)
+	}
+	f.k = nil
+}
+
+// open says whether a call may run, and latches the reason if not.
+func (f *bound[T]) open() bool {
+	if !f.b.live() {
+		return false
+	}
+	if f.k == nil {
+		if f.b.err == nil {
+			f.b.err = fmt.Errorf("cpu: field: %w: bind the system again", backend.ErrClosed)
+		}
+		return false
+	}
+	return true
+}
+
+// state is the host memory of a 1×B×cols operand.
+func (f *bound[T]) state(v backend.Vec[T], nrows, cols int, write bool) []T {
+	if v == nil {
+		return nil
+	}
+	x := f.b.vec(v)
+	if write {
+		x.mem.version++
+	}
+	if x.blocks != 1 || x.cols != cols || x.rows != nrows {
+		panic("cpu: operand of another shape than the field's")
+	}
+	return x.d
+}
+
+// pick collects the selected rows and counts the evaluation of their lanes.
+func (f *bound[T]) pick(at backend.At, nrows int) *rows {
+	c := f.b.clock(at.Clock)
+	if len(c.lanes) != 1 && len(c.lanes) != nrows {
+		panic("cpu: as many rows as lanes are needed")
+	}
+	s := &f.sel
+	s.index, s.t, s.h = s.index[:0], s.t[:0], s.h[:0]
+	for i := range c.lanes {
+		l := &c.lanes[i]
+		if !l.selected(at.Rows) {
+			continue
+		}
+		l.evals++
+		t, h := l.instant(at.Rows, at.C), l.size(at.Rows)
+		lo, hi := i, i+1
+		if len(c.lanes) == 1 {
+			lo, hi = 0, nrows
+		}
+		for r := lo; r < hi; r++ {
+			s.index = append(s.index, r)
+			s.t = append(s.t, t)
+			s.h = append(s.h, h)
+		}
+	}
+	return s
+}
+
+// clearRows zeroes the selected rows of d, if there is one.
+func clearRows[T backend.Float](d []T, cols int, r *rows) {
+	if d == nil {
+		return
+	}
+	for _, i := range r.index {
+		clear(d[i*cols : (i+1)*cols])
+	}
+}
+
+func (f *bound[T]) Eval(dz backend.Vec[T], at backend.At, z backend.Vec[T]) {
+	if !f.open() {
+		return
+	}
+	_, nrows, _ := z.Shape()
+	r := f.pick(at, nrows)
+	Z, DZ := f.state(z, nrows, f.dim, false), f.state(dz, nrows, f.dim, true)
+	if len(r.index) == 0 {
+		return
+	}
+	clearRows(DZ, f.dim, r)
+	f.k.eval(DZ, Z, r)
+}
+
+func (f *bound[T]) VJP(at backend.At, v backend.VJP[T]) {
+	if !f.open() {
+		return
+	}
+	if err := f.k.canVJP(); err != nil {
+		f.fail(err)
+		return
+	}
+	_, nrows, _ := v.Z.Shape()
+	r := f.pick(at, nrows)
+	o := vjp[T]{
+		z: f.state(v.Z, nrows, f.dim, false), a: f.state(v.A, nrows, f.dim, false),
+		dz: f.state(v.DZ, nrows, f.dim, true), az: f.state(v.AZ, nrows, f.dim, true),
+		at:    f.state(v.AT, nrows, 1, true),
+		alpha: T(v.Alpha),
+	}
+	if v.G != nil {
+		o.g = f.state(v.G, 1, len(f.params.d), true)
+		f.weight = f.weight[:0]
+		for i := range r.index {
+			w := v.W
+			if v.TimesH {
+				w *= r.h[i]
+			}
+			f.weight = append(f.weight, T(w))
+		}
+		o.weight = f.weight
+	}
+	if len(r.index) == 0 {
+		return
+	}
+	clearRows(o.dz, f.dim, r)
+	clearRows(o.az, f.dim, r)
+	clearRows(o.at, 1, r)
+	f.k.vjp(&o, r)
+}
+
+func (f *bound[T]) JVP(at backend.At, j backend.JVP[T]) {
+	if !f.open() {
+		return
+	}
+	if err := f.k.canJVP(); err != nil {
+		f.fail(err)
+		return
+	}
+	_, nrows, _ := j.Z.Shape()
+	r := f.pick(at, nrows)
+	o := jvp[T]{
+		z: f.state(j.Z, nrows, f.dim, false), v: f.state(j.V, nrows, f.dim, false),
+		dz: f.state(j.DZ, nrows, f.dim, true), jv: f.state(j.JV, nrows, f.dim, true),
+	}
+	if j.W != nil {
+		o.w = f.state(j.W, 1, len(f.params.d), false)
+	}
+	if len(r.index) == 0 {
+		return
+	}
+	clearRows(o.dz, f.dim, r)
+	clearRows(o.jv, f.dim, r)
+	f.k.jvp(&o, r)
+}
+
+func (f *bound[T]) fail(err error) {
+	if f.b.err == nil {
+		f.b.err = err
+	}
+}
+
+// sumKernel adds its parts; θ is theirs, one after another.
+type sumKernel[T backend.Float] struct {
+	parts []kernel[T]
+	size  []int // parameters of each part
+}
+
+func (b *Backend[T]) newSumKernel(s *field.Sum[T], theta []T, mem *memory[T]) (kernel[T], error) {
+	k := &sumKernel[T]{}
+	for i, p := range s.Parts() {
+		n := p.NumParams()
+		part, err := b.newKernel(p, theta[:n:n], mem)
+		if err != nil {
+			return nil, fmt.Errorf("part %d of a sum: %w", i, err)
+		}
+		theta = theta[n:]
+		k.parts, k.size = append(k.parts, part), append(k.size, n)
+	}
+	return k, nil
+}
+
+func (k *sumKernel[T]) eval(dz, z []T, r *rows) {
+	for _, p := range k.parts {
+		p.eval(dz, z, r)
+	}
+}
+
+func (k *sumKernel[T]) vjp(o *vjp[T], r *rows) {
+	part := *o
+	g := o.g
+	for i, p := range k.parts {
+		if g != nil {
+			part.g, g = g[:k.size[i]], g[k.size[i]:]
+		}
+		p.vjp(&part, r)
+	}
+}
+
+func (k *sumKernel[T]) jvp(o *jvp[T], r *rows) {
+	part := *o
+	w := o.w
+	for i, p := range k.parts {
+		if w != nil {
+			part.w, w = w[:k.size[i]], w[k.size[i]:]
+		}
+		p.jvp(&part, r)
+	}
+}
+
+func (k *sumKernel[T]) canVJP() error { return k.each(kernel[T].canVJP) }
+func (k *sumKernel[T]) canJVP() error { return k.each(kernel[T].canJVP) }
+
+func (k *sumKernel[T]) each(can func(kernel[T]) error) error {
+	for _, p := range k.parts {
+		if err := can(p); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (k *sumKernel[T]) bytes() (n int64) {
+	for _, p := range k.parts {
+		n += p.bytes()
+	}
+	return n
+}
+
+// funcKernel evaluates a right-hand side written in Go, row by row.
+type funcKernel[T backend.Float] struct {
+	f     field.Func[T]
+	back  field.VJPer[T]
+	fwd   field.JVPer[T]
+	theta []T
+	// one row of results before they are added
+	row   []T
+	grad  []T
+	zeros []T
+}
+
+func newFuncKernel[T backend.Float](f field.Func[T], theta []T) *funcKernel[T] {
+	k := &funcKernel[T]{f: f, theta: theta, row: make([]T, f.Dim()), grad: make([]T, len(theta)), zeros: make([]T, len(theta))}
+	k.back, _ = f.(field.VJPer[T])
+	k.fwd, _ = f.(field.JVPer[T])
+	return k
+}
+
+func (k *funcKernel[T]) canVJP() error {
+	if ok, has := k.f.(interface{ HasVJP() bool }); k.back == nil || has && !ok.HasVJP() {
+		return fmt.Errorf("cpu: %T has no VJP: %w: implement field.VJPer or write f over field.Number (field.New)", k.f, backend.ErrUnsupported)
+	}
+	return nil
+}
+
+func (k *funcKernel[T]) canJVP() error {
+	if ok, has := k.f.(interface{ HasJVP() bool }); k.fwd == nil || has && !ok.HasJVP() {
+		return fmt.Errorf("cpu: %T has no JVP: %w: implement field.JVPer or write f over field.Number (field.New)", k.f, backend.ErrUnsupported)
+	}
+	return nil
+}
+
+func (k *funcKernel[T]) bytes() int64 {
+	return int64(len(k.row)+len(k.grad)+len(k.zeros)) * sizeOf[T]()
+}
+
+func (k *funcKernel[T]) eval(dz, z []T, r *rows) {
+	d := len(k.row)
+	for n, i := range r.index {
+		k.f.Eval(r.t[n], z[i*d:(i+1)*d:(i+1)*d], k.theta, k.row)
+		addTo(dz[i*d:(i+1)*d], 1, k.row)
+	}
+}
+
+func (k *funcKernel[T]) vjp(o *vjp[T], r *rows) {
+	if o.dz != nil {
+		k.eval(o.dz, o.z, r)
+	}
+	d := len(k.row)
+	for n, i := range r.index {
+		z, a := o.z[i*d:(i+1)*d:(i+1)*d], o.a[i*d:(i+1)*d:(i+1)*d]
+		var grad []T
+		if o.g != nil {
+			grad = k.grad
+			clear(grad)
+		}
+		at := k.back.VJP(r.t[n], z, k.theta, a, k.row, grad)
+		if o.az != nil {
+			addTo(o.az[i*d:(i+1)*d], o.alpha, k.row)
+		}
+		if o.at != nil {
+			o.at[i] += T(float64(o.alpha) * at)
+		}
+		if o.g != nil {
+			addTo(o.g, o.weight[n], grad)
+		}
+	}
+}
+
+func (k *funcKernel[T]) jvp(o *jvp[T], r *rows) {
+	if o.dz != nil {
+		k.eval(o.dz, o.z, r)
+	}
+	d := len(k.row)
+	w := o.w
+	if w == nil {
+		w = k.zeros
+	}
+	for n, i := range r.index {
+		k.fwd.JVP(r.t[n], o.z[i*d:(i+1)*d:(i+1)*d], k.theta, o.v[i*d:(i+1)*d:(i+1)*d], w, k.row)
+		addTo(o.jv[i*d:(i+1)*d], 1, k.row)
+	}
+}
+
+func addTo[T backend.Float](dst []T, alpha T, src []T) {
+	for i, v := range src {
+		dst[i] += alpha * v
+	}
+}

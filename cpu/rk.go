@@ -1,0 +1,234 @@
+package cpu
+
+import (
+	"math"
+
+	"github.com/seed-5f5774c8/neuralode/backend"
+)
+
+// Combine sets dst = y + h·Σ coef[j]·k[j].
+func (b *Backend[T]) Combine(dst, y backend.Vec[T], at backend.At, coef []float64, k []backend.Vec[T]) {
+	if !b.live() {
+		return
+	}
+	if len(coef) > len(k) {
+		panic("cpu: more coefficients than stages")
+	}
+	c := b.clock(at.Clock)
+	d, s := b.out(dst), b.vec(y)
+	sameShape(d, s)
+	for j, a := range coef {
+		if a != 0 {
+			sameShape(d, b.vec(k[j]))
+		}
+	}
+	for i := range c.lanes {
+		l := &c.lanes[i]
+		if !l.selected(at.Rows) {
+			continue
+		}
+		h := l.size(at.Rows)
+		lo, hi := c.rangeOf(d, i)
+		for blk := 0; blk < d.blocks; blk++ {
+			D := d.block(blk)[lo:hi]
+			copy(D, s.block(blk)[lo:hi])
+			for j, a := range coef {
+				if a != 0 {
+					b.blas.addScaled(T(h*a), b.vec(k[j]).block(blk)[lo:hi], D)
+				}
+			}
+		}
+	}
+}
+
+// maxStages bounds the stages of a method, so that gathering them needs no memory.
+const maxStages = 32
+
+// ErrorRatio sets the error of every running lane.
+func (b *Backend[T]) ErrorRatio(clk backend.Clock, tol backend.Tolerance, e, e2 []float64, parts []backend.Part[T]) {
+	if !b.live() {
+		return
+	}
+	if len(e) > maxStages || len(e2) > maxStages {
+		panic("cpu: a method of more than 32 stages")
+	}
+	c := b.clock(clk)
+	for i := range c.lanes {
+		l := &c.lanes[i]
+		if l.status != backend.StatusRunning {
+			continue
+		}
+		n := norm{ratio: 0, worst: -1}
+		for p := range parts {
+			y0, y1 := b.vec(parts[p].Y0), b.vec(parts[p].Y1)
+			sameShape(y0, y1)
+			lo, hi := c.rangeOf(y0, i)
+			for blk := 0; blk < y0.blocks; blk++ {
+				var k [maxStages][]T
+				for j := range e {
+					if e[j] != 0 || j < len(e2) && e2[j] != 0 {
+						x := b.vec(parts[p].K[j])
+						sameShape(y0, x)
+						k[j] = x.block(blk)[lo:hi]
+					}
+				}
+				worst := n.worst
+				at := addNorm(&n, tol, l.h, e, e2, &k, y0.block(blk)[lo:hi], y1.block(blk)[lo:hi])
+				if n.worst != worst {
+					l.row, l.col = (lo+at)/max(y0.cols, 1), (lo+at)%max(y0.cols, 1)
+				}
+			}
+		}
+		l.ratio = n.ratio
+	}
+}
+
+// norm is the largest block norm so far and the largest component in it.
+type norm struct{ ratio, worst float64 }
+
+// addNorm adds a block to n and returns the index of its worst component.
+func addNorm[T backend.Float](n *norm, tol backend.Tolerance, h float64, e, e2 []float64, k *[maxStages][]T, y0, y1 []T) int {
+	var sum, sum2, worst float64
+	at := 0
+	for i, v1 := range y1 {
+		var est, est2 float64
+		for j, a := range e {
+			if a != 0 {
+				est += a * float64(k[j][i])
+			}
+		}
+		for j, a := range e2 {
+			if a != 0 {
+				est2 += a * float64(k[j][i])
+			}
+		}
+		a1 := math.Abs(float64(v1))
+		if !(a1 <= math.MaxFloat64) || math.IsNaN(est-est) || math.IsNaN(est2-est2) {
+			n.ratio, n.worst = math.NaN(), math.Inf(1)
+			return i
+		}
+		scale := tol.Abs + tol.Rel*max(math.Abs(float64(y0[i])), a1)
+		r := math.Abs(scaled(h*est, scale))
+		sum += r * r
+		if e2 != nil {
+			sum2 += square(scaled(h*est2, scale))
+		}
+		if r > worst {
+			worst, at = r, i
+		}
+	}
+	ratio := math.Sqrt(sum / float64(max(len(y1), 1)))
+	if e2 != nil && sum > 0 {
+		// Hairer's DOP853: |h|·ERR/√(n·(ERR + 0.01·ERR2)), ERR and ERR2 the sums of squares.
+		ratio = sum / math.Sqrt(float64(len(y1))*(sum+0.01*sum2))
+	}
+	if ratio > n.ratio {
+		n.ratio = ratio
+	}
+	if worst > n.worst {
+		n.worst = worst
+	}
+	return at
+}
+
+// Save writes the outputs that the accepted step has reached.
+func (b *Backend[T]) Save(clk backend.Clock, dense [][]float64, y0, y1 backend.Vec[T], k []backend.Vec[T], table backend.Vec[T]) {
+	if !b.live() {
+		return
+	}
+	if len(dense) > len(k) || len(dense) > maxStages {
+		panic("cpu: more interpolation weights than stages")
+	}
+	c := b.clock(clk)
+	s0, s1, out := b.vec(y0), b.vec(y1), b.out(table)
+	sameShape(s0, s1)
+	if s0.blocks != 1 || out.rows != s0.rows || out.cols != s0.cols {
+		panic("cpu: shapes differ")
+	}
+	for i := range c.lanes {
+		l := &c.lanes[i]
+		if !l.accepted {
+			continue
+		}
+		lo, hi := c.rangeOf(s0, i)
+		for j := l.saveFrom; j < l.save && j < out.blocks; j++ {
+			D := out.block(j)[lo:hi]
+			t := c.span.Saves[j]
+			if t == l.t {
+				copy(D, s1.d[lo:hi])
+				continue
+			}
+			copy(D, s0.d[lo:hi])
+			x := (t - l.taken) / l.hTook
+			for st, poly := range dense {
+				w := 0.0
+				for m := len(poly) - 1; m >= 0; m-- {
+					w = (w + poly[m]) * x
+				}
+				if w != 0 {
+					stage := b.vec(k[st])
+					sameShape(s0, stage)
+					b.blas.addScaled(T(l.hTook*w), stage.d[lo:hi], D)
+				}
+			}
+		}
+	}
+}
+
+// Commit sets dst = src in the selected rows.
+func (b *Backend[T]) Commit(clk backend.Clock, rows backend.Rows, moves []backend.Move[T]) {
+	if !b.live() {
+		return
+	}
+	c := b.clock(clk)
+	for _, m := range moves {
+		dst, src := b.out(m.Dst), b.vec(m.Src)
+		sameShape(dst, src)
+		for i := range c.lanes {
+			if !c.lanes[i].selected(rows) {
+				continue
+			}
+			lo, hi := c.rangeOf(dst, i)
+			for blk := 0; blk < dst.blocks; blk++ {
+				copy(dst.block(blk)[lo:hi], src.block(blk)[lo:hi])
+			}
+		}
+	}
+}
+
+// AtStop acts on the rows of lanes that have just reached a stop.
+func (b *Backend[T]) AtStop(clk backend.Clock, op backend.StopOp, y, table backend.Vec[T]) {
+	if !b.live() {
+		return
+	}
+	c := b.clock(clk)
+	var state, tab *vec[T]
+	if op == backend.Store {
+		state, tab = b.vec(y), b.out(table)
+	} else {
+		state, tab = b.out(y), b.vec(table)
+	}
+	if state.blocks != 1 || tab.rows != state.rows || tab.cols != state.cols {
+		panic("cpu: shapes differ")
+	}
+	for i := range c.lanes {
+		l := &c.lanes[i]
+		if l.hit < 0 || l.hit >= tab.blocks {
+			continue
+		}
+		lo, hi := c.rangeOf(state, i)
+		Y, R := state.d[lo:hi], tab.block(l.hit)[lo:hi]
+		switch op {
+		case backend.Store:
+			copy(R, Y)
+		case backend.Load:
+			copy(Y, R)
+			l.stale = true
+		case backend.Add:
+			for j, v := range R {
+				Y[j] += v
+			}
+			l.stale = true
+		}
+	}
+}

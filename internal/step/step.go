@@ -1,0 +1,252 @@
+// Package step is the one stepping loop of the library: it advances a state by
+// an explicit Runge-Kutta method through the verbs of a backend,
+//
+//	Y_i = y + h·Σ_{j<i} a_ij·k_j,  k_i = F(t + c_i·h, Y_i),  y' = y + h·Σ b_i·k_i
+//
+// (Hairer, Nørsett & Wanner, Solving ODEs I, eq. II.1.8). The forward solve and
+// the augmented reverse solve of the adjoint differ only in their [System].
+//
+// An attempted step is always the same sequence of calls: what happened to it is
+// known on the device alone until [Loop.Run] polls.
+package step
+
+import (
+	"context"
+
+	"github.com/seed-5f5774c8/neuralode/backend"
+	"github.com/seed-5f5774c8/neuralode/tableau"
+)
+
+// Block is a Vec with views of its blocks, made once.
+type Block[T backend.Float] struct {
+	Vec backend.Vec[T]
+	Of  []backend.Vec[T]
+}
+
+// System is what is integrated. Its methods enqueue.
+type System[T backend.Float] interface {
+	// Stage sets dst to the derivative of y at the given instant. i counts the
+	// stages; those from the tableau's number of stages on serve interpolation.
+	Stage(i int, dst, y Block[T], at backend.At)
+	// Advanced runs after the decision about an attempt, before the state moves.
+	Advanced()
+	// Moved runs after the state has moved: jumps at stops go here.
+	Moved()
+}
+
+// Config is what a loop is made of.
+type Config[T backend.Float] struct {
+	Backend backend.Backend[T]
+	Tableau *tableau.Tableau
+	Tol     backend.Tolerance
+	Control backend.Control // Order and Handover are filled in
+	System  System[T]
+
+	Lanes, Blocks, Rows, Cols int
+	Saves                     int                    // outputs of a solve; 0 if none are wanted
+	Dense                     bool                   // keep every step on a tape
+	ErrorParts                []backend.Part[T]      // beside the state, in the error norm
+	Poll                      func(backend.Progress) // called after each poll, may be nil
+}
+
+// Loop owns the memory of a solve and can run any number of them.
+type Loop[T backend.Float] struct {
+	Config[T]
+	Clock  backend.Clock
+	Y      Block[T]   // the state; set it before Run
+	Trial  Block[T]   // the state at the end of the attempt
+	K      []Block[T] // stages, those for interpolation last
+	Table  backend.Vec[T]
+	Tape   backend.Tape[T]
+	stages int
+
+	k         []backend.Vec[T]
+	work      Block[T]
+	extraRows backend.Rows
+	parts     []backend.Part[T]
+	onAccept  []backend.Move[T]
+	onSaving  []backend.Move[T]
+	e, e2     []float64
+	keep      []backend.Vec[T]
+	owned     []backend.Vec[T]
+}
+
+// New allocates the memory of a loop.
+func New[T backend.Float](c Config[T]) (*Loop[T], error) {
+	l := &Loop[T]{Config: c, stages: c.Tableau.Stages()}
+	if err := l.allocate(); err != nil {
+		l.Free()
+		return nil, err
+	}
+	tab := c.Tableau
+	for _, b := range l.K {
+		l.k = append(l.k, b.Vec)
+	}
+	if !c.Control.Fixed {
+		l.e, l.e2 = tab.E, tab.E2
+	}
+	l.parts = append([]backend.Part[T]{{Y0: l.Y.Vec, Y1: l.Trial.Vec, K: l.k}}, c.ErrorParts...)
+	l.onAccept = []backend.Move[T]{{Dst: l.Y.Vec, Src: l.Trial.Vec}}
+
+	l.Control.Order = float64(tab.Order)
+	if tab.ErrorOrder > 0 {
+		l.Control.Order = float64(min(tab.Order, tab.ErrorOrder) + 1)
+	}
+	first := l.K[0].Vec
+	l.extraRows = backend.Saving
+	if c.Dense {
+		l.extraRows = backend.Accepted
+	}
+	switch {
+	case tab.FSAL:
+		l.Control.Handover = backend.HandLast
+		l.onAccept = append(l.onAccept, backend.Move[T]{Dst: first, Src: l.k[l.stages-1]})
+	case len(l.K) > l.stages && tab.EndStage():
+		end := backend.Move[T]{Dst: first, Src: l.k[l.stages]}
+		if c.Dense {
+			l.Control.Handover = backend.HandLast
+			l.onAccept = append(l.onAccept, end)
+		} else {
+			l.Control.Handover = backend.HandSaving
+			l.onSaving = []backend.Move[T]{end}
+		}
+	default:
+		l.Control.Handover = backend.HandNothing
+	}
+	if c.Dense {
+		l.keep = append([]backend.Vec[T]{l.Y.Vec, l.Trial.Vec}, l.k[:len(tab.Dense.P)]...)
+	}
+	return l, nil
+}
+
+func (l *Loop[T]) allocate() (err error) {
+	b := l.Backend
+	if l.Clock, err = b.NewClock(l.Lanes); err != nil {
+		return err
+	}
+	block := func() (x Block[T]) {
+		if err != nil {
+			return x
+		}
+		if x.Vec, err = b.NewVec(l.Blocks, l.Rows, l.Cols); err != nil {
+			return x
+		}
+		l.owned = append(l.owned, x.Vec)
+		for i := 0; i < l.Blocks; i++ {
+			x.Of = append(x.Of, x.Vec.Block(i))
+		}
+		return x
+	}
+	l.Y, l.Trial = block(), block()
+	n := l.stages
+	if l.Saves > 0 || l.Dense {
+		n += len(l.Tableau.Dense.ExtraC)
+	}
+	for i := 0; i < n; i++ {
+		l.K = append(l.K, block())
+	}
+	if n > l.stages {
+		l.work = block()
+	}
+	if err != nil {
+		return err
+	}
+	if l.Saves > 0 {
+		if l.Table, err = b.NewVec(l.Saves, l.Rows, l.Cols); err != nil {
+			return err
+		}
+		l.owned = append(l.owned, l.Table)
+	}
+	return nil
+}
+
+// Free returns the loop's memory.
+func (l *Loop[T]) Free() {
+	for _, v := range l.owned {
+		l.Backend.Free(v)
+	}
+	l.owned = nil
+}
+
+func (l *Loop[T]) at(c float64, rows backend.Rows) backend.At {
+	return backend.At{Clock: l.Clock, C: c, Rows: rows}
+}
+
+// attempt enqueues one attempted step of every running lane.
+func (l *Loop[T]) attempt() {
+	b, tab := l.Backend, l.Tableau
+	l.System.Stage(0, l.K[0], l.Y, l.at(0, backend.Stale))
+	for i := 1; i < l.stages; i++ {
+		at := l.at(tab.C[i], backend.Running)
+		b.Combine(l.Trial.Vec, l.Y.Vec, at, tab.A[i], l.k)
+		l.System.Stage(i, l.K[i], l.Trial, at)
+	}
+	if !tab.FSAL { // else the last stage was evaluated at the end of the step
+		b.Combine(l.Trial.Vec, l.Y.Vec, l.at(1, backend.Running), tab.B, l.k)
+	}
+	b.ErrorRatio(l.Clock, l.Tol, l.e, l.e2, l.parts)
+	b.Advance(l.Clock, l.Control)
+
+	for i := l.stages; i < len(l.K); i++ {
+		at := l.at(tab.Dense.ExtraC[i-l.stages], l.extraRows)
+		b.Combine(l.work.Vec, l.Y.Vec, at, tab.Dense.ExtraA[i-l.stages], l.k)
+		l.System.Stage(i, l.K[i], l.work, at)
+	}
+	if l.Saves > 0 {
+		b.Save(l.Clock, tab.Dense.P, l.Y.Vec, l.Trial.Vec, l.k, l.Table)
+	}
+	if l.Dense {
+		b.Push(l.Clock, l.Tape, l.keep)
+	}
+	l.System.Advanced()
+	b.Commit(l.Clock, backend.Accepted, l.onAccept)
+	b.Commit(l.Clock, backend.Saving, l.onSaving)
+	l.System.Moved()
+}
+
+// firstStep lets the device choose the size of the first step.
+func (l *Loop[T]) firstStep() {
+	b := l.Backend
+	l.System.Stage(0, l.K[0], l.Y, l.at(0, backend.Stale))
+	b.ProposeStep(l.Clock, l.Y.Vec, l.K[0].Vec, nil, l.Tableau.Order, l.Tol)
+	at := l.at(1, backend.Running)
+	b.Combine(l.Trial.Vec, l.Y.Vec, at, []float64{1}, l.k)
+	// The trial derivative goes where the first attempt will write anyway.
+	trial := l.K[len(l.K)-1]
+	l.System.Stage(1, trial, l.Trial, at)
+	b.ProposeStep(l.Clock, l.Y.Vec, l.K[0].Vec, trial.Vec, l.Tableau.Order, l.Tol)
+}
+
+// Run solves from span.T0, where Y is the state, to the span's last stop. It
+// returns once every lane has ended or, with lanes still running, at the first
+// poll after ctx has ended.
+func (l *Loop[T]) Run(ctx context.Context, span backend.Span) (backend.Progress, error) {
+	b := l.Backend
+	if len(span.Saves) != l.Saves {
+		panic("step: another number of outputs than the loop was made for")
+	}
+	if l.Dense {
+		var err error
+		if l.Tape, err = b.NewTape(l.Lanes, l.Rows, l.Cols, len(l.keep)); err != nil {
+			return backend.Progress{}, err
+		}
+	}
+	b.Start(l.Clock, span)
+	p, err := b.Poll(l.Clock)
+	if err != nil {
+		return p, err
+	}
+	if p.Running > 0 && span.H0 == 0 && ctx.Err() == nil {
+		l.firstStep()
+	}
+	for p.Running > 0 && ctx.Err() == nil {
+		l.attempt()
+		if p, err = b.Poll(l.Clock); err != nil {
+			return p, err
+		}
+		if l.Poll != nil {
+			l.Poll(p)
+		}
+	}
+	return p, nil
+}

@@ -1,0 +1,150 @@
+package solver
+
+import (
+	"fmt"
+	"math"
+	"sort"
+
+	"github.com/seed-5f5774c8/neuralode/backend"
+	"github.com/seed-5f5774c8/neuralode/internal/step"
+	"github.com/seed-5f5774c8/neuralode/tableau"
+)
+
+// Solution is what a solve computed. The caller owns all of it.
+type Solution[T backend.Float] struct {
+	Times      []float64 // the times asked for, t0 first
+	Batch, Dim int       // B and D
+	// Y holds the states, row-major [len(Times), B, D]. Outputs that a failed
+	// sample did not reach are NaN.
+	Y []T
+	// Status and Stats have one entry a sample. Under joint stepping all samples
+	// share them.
+	Status []Status
+	Stats  []Stats
+	// Backend is the device that ran the solve, Method the method's name.
+	Backend, Method string
+	// Warnings are remarks on the settings, for people.
+	Warnings []string
+
+	version uint64
+	dense   []denseLane[T]
+	tab     *tableau.Tableau
+}
+
+// Stats counts the work on one sample; under joint stepping, on the batch.
+type Stats struct {
+	Evaluations        int64   // of f
+	Accepted, Rejected int64   // steps
+	SmallestH          float64 // smallest step taken, without its sign
+	LastH              float64 // last step taken, with its sign
+	T                  float64 // time reached
+}
+
+// State is the batch at Times[i], row-major [B, D], sharing memory with Y.
+func (s *Solution[T]) State(i int) []T {
+	n := s.Batch * s.Dim
+	return s.Y[i*n : (i+1)*n : (i+1)*n]
+}
+
+// Sample is the state of sample b at Times[i], sharing memory with Y.
+func (s *Solution[T]) Sample(i, b int) []T {
+	return s.State(i)[b*s.Dim : (b+1)*s.Dim : (b+1)*s.Dim]
+}
+
+// Final is the batch at the last time, row-major [B, D], sharing memory with Y.
+func (s *Solution[T]) Final() []T { return s.State(len(s.Times) - 1) }
+
+// Evaluations is the largest number of evaluations of f over the samples.
+func (s *Solution[T]) Evaluations() int64 {
+	var n int64
+	for _, st := range s.Stats {
+		n = max(n, st.Evaluations)
+	}
+	return n
+}
+
+// Version identifies the parameters that the solution was computed with.
+func (s *Solution[T]) Version() uint64 { return s.version }
+
+// denseLane holds the steps of one lane: where each begins, its size, and the
+// state at both ends and the stages, [2+stages, rows, D].
+type denseLane[T backend.Float] struct {
+	t, h []float64
+	d    [][]T
+}
+
+func readDense[T backend.Float](dev backend.Backend[T], loop *step.Loop[T]) ([]denseLane[T], error) {
+	lanes := make([]denseLane[T], loop.Lanes)
+	keep := 2 + len(loop.Tableau.Dense.P)
+	n := keep * loop.Rows / loop.Lanes * loop.Cols
+	for i := range lanes {
+		steps := loop.Tape.Len(i)
+		l := denseLane[T]{t: make([]float64, steps), h: make([]float64, steps), d: make([][]T, steps)}
+		all := make([]T, steps*n)
+		for j := range l.t {
+			l.d[j] = all[j*n : (j+1)*n]
+			var err error
+			if l.t[j], l.h[j], err = dev.ReadTape(loop.Tape, i, j, l.d[j]); err != nil {
+				return nil, err
+			}
+		}
+		lanes[i] = l
+	}
+	return lanes, nil
+}
+
+// At evaluates the solution at time t from the steps kept by Settings.Dense,
+// into a new slice, row-major [B, D]. It refuses times outside the span and times
+// that a failed sample did not reach.
+func (s *Solution[T]) At(t float64) ([]T, error) {
+	if s.dense == nil && length(s.Times) != 0 {
+		return nil, fmt.Errorf("solver: At needs the steps of the solve; set Settings.Dense")
+	}
+	first, last := s.Times[0], s.Times[len(s.Times)-1]
+	if !(t >= min(first, last) && t <= max(first, last)) {
+		return nil, fmt.Errorf("solver: At(%g) is outside the span from %g to %g, and a solution is not extrapolated; solve over a longer span", t, first, last)
+	}
+	z := make([]T, s.Batch*s.Dim)
+	if t == first {
+		copy(z, s.State(0))
+		return z, nil
+	}
+	weights := make([]float64, len(s.tab.Dense.P))
+	n := len(z) / len(s.dense)
+	for i := range s.dense {
+		if err := s.dense[i].eval(z[i*n:(i+1)*n], t, s.tab, weights); err != nil {
+			return nil, fmt.Errorf("solver: At(%g), sample %d: %w", t, i, err)
+		}
+	}
+	return z, nil
+}
+
+// eval interpolates within the step that t lies in.
+func (l *denseLane[T]) eval(dst []T, t float64, tab *tableau.Tableau, weights []float64) error {
+	forward := len(l.h) > 0 && l.h[0] > 0
+	// The first step that begins at or after t; t lies in the one before it.
+	i := sort.Search(len(l.t), func(i int) bool { return forward && l.t[i] >= t || !forward && l.t[i] <= t })
+	if i == 0 {
+		return fmt.Errorf("no step was taken")
+	}
+	i--
+	n := len(dst)
+	y0, y1, k := l.d[i][:n], l.d[i][n:2*n], l.d[i][2*n:]
+	x := (t - l.t[i]) / l.h[i]
+	if x > 1+1e-9 {
+		return fmt.Errorf("it only got to t = %g", l.t[i]+l.h[i])
+	}
+	if math.Abs(x-1) <= 1e-15 {
+		copy(dst, y1)
+		return nil
+	}
+	tab.Weights(weights, x)
+	for j := range dst {
+		sum := 0.0
+		for s, w := range weights {
+			sum += w * float64(k[s*n+j])
+		}
+		dst[j] = T(float64(y0[j]) + l.h[i]*sum)
+	}
+	return nil
+}

@@ -1,0 +1,310 @@
+package solver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"slices"
+	"sync"
+
+	"github.com/seed-5f5774c8/neuralode/backend"
+	"github.com/seed-5f5774c8/neuralode/internal/step"
+)
+
+// Solver solves one right-hand side on one backend. It keeps the memory of a
+// solve for the next of the same shape. Its methods may be called from any
+// goroutine; they run one at a time.
+type Solver[T backend.Float] struct {
+	dev      backend.Backend[T]
+	field    backend.Field[T]
+	set      Settings
+	warnings []string
+
+	mu      sync.Mutex
+	version uint64 // counts changes of θ
+	loop    *step.Loop[T]
+	shape   shape // what loop was made for
+	closed  bool
+}
+
+type shape struct{ batch, saves int }
+
+// New binds sys to dev. sys is an *mlp.Model, a field.Func or whatever else dev
+// can run; its parameters are copied. The caller closes the solver, then dev.
+func New[T backend.Float](dev backend.Backend[T], sys backend.System[T], set Settings) (*Solver[T], error) {
+	if dev == nil || sys == nil {
+		return nil, errors.New("solver: New needs a backend and a right-hand side, and got nil; solver.Auto opens a backend")
+	}
+	set, warnings, err := Resolve[T](set)
+	if err != nil {
+		return nil, err
+	}
+	if err := checkFinite("parameter", sys.Params(), 0); err != nil {
+		return nil, err
+	}
+	f, err := dev.Bind(sys)
+	if err != nil {
+		return nil, err
+	}
+	return &Solver[T]{dev: dev, field: f, set: set, warnings: warnings, version: 1}, nil
+}
+
+// Dim is the number of components of the state, D.
+func (s *Solver[T]) Dim() int { return s.field.Dim() }
+
+// NumParams is the length of θ, P.
+func (s *Solver[T]) NumParams() int { return s.field.NumParams() }
+
+// Settings returns the settings with all defaults filled in.
+func (s *Solver[T]) Settings() Settings { return s.set }
+
+// Close frees what the solver holds on the device. The backend stays open.
+func (s *Solver[T]) Close() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.closed {
+		s.closed = true
+		s.freeLoop()
+		s.field.Close()
+	}
+	return nil
+}
+
+func (s *Solver[T]) freeLoop() {
+	if s.loop != nil {
+		s.loop.Free()
+		s.loop = nil
+	}
+}
+
+// SetParams replaces θ, which is copied.
+func (s *Solver[T]) SetParams(theta []T) error {
+	if len(theta) != s.field.NumParams() {
+		return fmt.Errorf("solver: SetParams got %d parameters, but the right-hand side has %d", len(theta), s.field.NumParams())
+	}
+	if err := checkFinite("parameter", theta, 0); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.version++
+	s.dev.Upload(s.field.Params(), theta)
+	return nil
+}
+
+// Params copies θ from the device.
+func (s *Solver[T]) Params() ([]T, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	theta := make([]T, s.field.NumParams())
+	return theta, s.dev.Download(theta, s.field.Params())
+}
+
+// Exclusive calls do with the backend and the field, while no other method of
+// the solver runs. It is how package adjoint works on the same device. version
+// changes with θ; a Solution has the one it was computed with.
+func (s *Solver[T]) Exclusive(do func(dev backend.Backend[T], f backend.Field[T], version uint64) error) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return fmt.Errorf("solver: %w: make a new Solver", backend.ErrClosed)
+	}
+	return do(s.dev, s.field, s.version)
+}
+
+// Solve integrates the batch z0, row-major [B, D], from ts[0] and returns the
+// states at all of ts, the first included. ts is strictly increasing or strictly
+// decreasing; one time, or the same time twice, is a span of length zero.
+//
+// If samples fail the error is an *[Error] that says which, where and what to do,
+// and the Solution holds everything that was computed. If ctx ends, the samples
+// still under way have status Cancelled and the error wraps ctx's.
+func (s *Solver[T]) Solve(ctx context.Context, z0 []T, ts []float64) (*Solution[T], error) {
+	batch, err := checkInput(s.field.Dim(), z0, ts)
+	if err != nil {
+		return nil, err
+	}
+	var sol *Solution[T]
+	err = s.Exclusive(func(backend.Backend[T], backend.Field[T], uint64) error {
+		sol, err = s.solve(ctx, batch, z0, ts)
+		return err
+	})
+	return sol, err
+}
+
+func (s *Solver[T]) solve(ctx context.Context, batch int, z0 []T, ts []float64) (*Solution[T], error) {
+	dim := s.field.Dim()
+	sol := &Solution[T]{
+		Times: slices.Clone(ts), Batch: batch, Dim: dim,
+		Y:       make([]T, len(ts)*batch*dim),
+		Status:  make([]Status, batch),
+		Stats:   make([]Stats, batch),
+		Backend: s.dev.Name(), Method: s.set.Tableau.Name, Warnings: s.warnings,
+		version: s.version, tab: s.set.Tableau,
+	}
+	for i := range ts {
+		copy(sol.State(i), z0)
+	}
+	if length(ts) == 0 {
+		for i := range sol.Status {
+			sol.Status[i] = Done
+		}
+		return sol, nil
+	}
+	loop, err := s.loopFor(shape{batch: batch, saves: len(ts) - 1})
+	if err != nil {
+		return nil, err
+	}
+	s.dev.Upload(loop.Y.Vec, z0)
+	if _, err = loop.Run(ctx, s.set.Span(ts)); err != nil {
+		return nil, fmt.Errorf("solver: %w", err)
+	}
+	if err := s.dev.Download(sol.Y[batch*dim:], loop.Table); err != nil {
+		return nil, fmt.Errorf("solver: %w", err)
+	}
+	if s.set.Dense {
+		if sol.dense, err = readDense(s.dev, loop); err != nil {
+			return nil, fmt.Errorf("solver: %w", err)
+		}
+	}
+	lanes := make([]backend.Lane, loop.Lanes)
+	if err := s.dev.Lanes(loop.Clock, lanes); err != nil {
+		return nil, fmt.Errorf("solver: %w", err)
+	}
+	return sol, s.finish(ctx, sol, lanes)
+}
+
+// loopFor returns a loop of that shape, the last one if it fits.
+func (s *Solver[T]) loopFor(want shape) (*step.Loop[T], error) {
+	if s.loop != nil && s.shape == want {
+		return s.loop, nil
+	}
+	s.freeLoop()
+	loop, err := step.New(step.Config[T]{
+		Backend: s.dev, Tableau: s.set.Tableau, System: forward[T]{s.field},
+		Tol:     s.set.Tolerance(),
+		Control: s.set.Control(),
+		Lanes:   s.set.Stepping.Lanes(want.batch), Blocks: 1, Rows: want.batch, Cols: s.field.Dim(),
+		Saves: want.saves, Dense: s.set.Dense, Poll: s.set.Progress,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("solver: a batch of %d with %d output times: %w", want.batch, want.saves+1, err)
+	}
+	s.loop, s.shape = loop, want
+	return loop, nil
+}
+
+// Lanes is the number of lanes for a batch.
+func (s Stepping) Lanes(batch int) int {
+	if s == PerSample {
+		return batch
+	}
+	return 1
+}
+
+// forward is dz/dt = f(z, t; θ) for the stepping loop.
+type forward[T backend.Float] struct{ f backend.Field[T] }
+
+func (f forward[T]) Stage(_ int, dst, y step.Block[T], at backend.At) { f.f.Eval(dst.Vec, at, y.Vec) }
+func (f forward[T]) Advanced()                                        {}
+func (f forward[T]) Moved()                                           {}
+
+// Span translates output times, the first of them t0, and the breakpoints between
+// them for a backend.
+func (s *Settings) Span(ts []float64) backend.Span {
+	t0, t1 := ts[0], ts[len(ts)-1]
+	sp := backend.Span{T0: t0, Saves: ts[1:], H0: s.FirstStep, MaxStep: s.MaxStep}
+	if s.Step > 0 {
+		sp.H0 = s.Step
+	}
+	for _, t := range s.Breakpoints {
+		if t >= min(t0, t1) && t <= max(t0, t1) {
+			sp.Breaks = append(sp.Breaks, t)
+		}
+	}
+	sp.Stops = append(sp.Breaks[:len(sp.Breaks):len(sp.Breaks)], t1)
+	slices.Sort(sp.Stops)
+	sp.Stops = slices.Compact(sp.Stops)
+	if t1 < t0 {
+		slices.Reverse(sp.Stops)
+	}
+	if sp.Stops[0] == t0 && len(sp.Stops) > 1 {
+		sp.Stops = sp.Stops[1:]
+	}
+	return sp
+}
+
+// finish turns lanes into statuses, statistics and one error.
+func (s *Solver[T]) finish(ctx context.Context, sol *Solution[T], lanes []backend.Lane) error {
+	for b := range sol.Status {
+		l := &lanes[min(b, len(lanes)-1)]
+		if l.Status == backend.StatusRunning {
+			l.Status = Cancelled
+		}
+		sol.Status[b] = l.Status
+		sol.Stats[b] = Stats{
+			Evaluations: l.Evaluations, Accepted: l.Accepted, Rejected: l.Rejected,
+			SmallestH: l.SmallestH, LastH: l.LastH, T: l.T,
+		}
+		if l.Status != Done {
+			blank(sol, b, l.T)
+		}
+	}
+	return Failed(lanes, sol.Batch, context.Cause(ctx))
+}
+
+// blank sets the outputs of a sample that were not reached to NaN.
+func blank[T backend.Float](sol *Solution[T], b int, t float64) {
+	for i, ti := range sol.Times {
+		if math.Abs(ti-sol.Times[0]) <= math.Abs(t-sol.Times[0]) {
+			continue
+		}
+		row := sol.Sample(i, b)
+		for j := range row {
+			row[j] = T(math.NaN())
+		}
+	}
+}
+
+func length(ts []float64) float64 { return math.Abs(ts[len(ts)-1] - ts[0]) }
+
+// checkInput validates a call's arguments and returns the batch's size.
+func checkInput[T backend.Float](dim int, z0 []T, ts []float64) (batch int, err error) {
+	if len(z0) == 0 {
+		return 0, errors.New("solver: the batch is empty; give at least one initial state")
+	}
+	if len(z0)%dim != 0 {
+		return 0, fmt.Errorf("solver: z0 has %d elements, not a multiple of the dimension %d; lay the batch out as [B, %d]", len(z0), dim, dim)
+	}
+	if len(ts) == 0 {
+		return 0, errors.New("solver: no times; give t0 and at least one output time")
+	}
+	for i, t := range ts {
+		if math.IsNaN(t) || math.IsInf(t, 0) {
+			return 0, fmt.Errorf("solver: ts[%d] is %g; give finite times", i, t)
+		}
+	}
+	if len(ts) > 2 || len(ts) == 2 && ts[0] != ts[1] {
+		for i := 1; i < len(ts); i++ {
+			if ts[i] == ts[i-1] || (ts[i] > ts[i-1]) != (ts[1] > ts[0]) {
+				return 0, fmt.Errorf("solver: ts is not monotone at index %d: %g after %g; sort the times and remove doubles (decreasing times integrate backwards)",
+					i, ts[i], ts[i-1])
+			}
+		}
+	}
+	return len(z0) / dim, checkFinite("z0", z0, dim)
+}
+
+// checkFinite names the first element that is not finite.
+func checkFinite[T backend.Float](what string, x []T, dim int) error {
+	for i, v := range x {
+		if f := float64(v); math.IsNaN(f) || math.IsInf(f, 0) {
+			if dim > 0 {
+				return fmt.Errorf("solver: %s of sample %d, component %d, is %g; give finite numbers", what, i/dim, i%dim, f)
+			}
+			return fmt.Errorf("solver: %s %d is %g; give finite numbers", what, i, f)
+		}
+	}
+	return nil
+}
