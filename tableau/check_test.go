@@ -164,7 +164,7 @@ func TestCheck_Messages(t *testing.T) {
 		{RK4, func(t *Tableau) { t.Order = 11 }, "Order is 11, want 1 to 10"},
 		{RK4, func(t *Tableau) { t.ErrorOrder = 3 }, "E is nil, but ErrorOrder is 3"},
 		{RK4, func(t *Tableau) { t.B[1], t.B[2] = 0.4, 1.0/3-0.4+1.0/3 },
-			"tableau: rk4: Order is 4, but the condition of order 3 for tree [[τ]] fails: Σ B_j·Φ_j = 0.149"},
+			"tableau: rk4: Order is 4, but the condition of order 3 for tree [[τ]] fails: Σ B_j·Φ_j = 0.15, want 1/6"},
 		{RK4, func(t *Tableau) { t.A[2][1] += 1e-6 }, "A[2] sums to 0.500001"},
 		{RK4, func(t *Tableau) { t.Dense.ExtraA[0][3] += 1e-6 }, "Dense.ExtraA[0] sums to 1.00000"},
 		{RK4, func(t *Tableau) { t.Dense = Dense{} }, "Dense.P is empty; set Dense = t.Hermite()"},
