@@ -24,6 +24,8 @@ type Vec[T Float] interface {
 // every block belongs to lane r, and a Vec used with the Clock has that many rows.
 type Clock interface {
 	Lanes() int
+	// Close releases it.
+	Close()
 }
 
 // Tape keeps, per lane and in the order in which they were taken, the accepted
@@ -31,6 +33,8 @@ type Clock interface {
 type Tape[T Float] interface {
 	// Len is the number of steps that lane has on the tape as of the last Poll.
 	Len(lane int) int
+	// Close releases it.
+	Close()
 }
 
 // Rows selects the rows a call works on, by the state of their lane. Rows that
@@ -125,7 +129,7 @@ type Backend[T Float] interface {
 
 	// NewVec allocates a zeroed Vec, NewClock a clock, NewTape an empty tape for
 	// steps that keep `keep` Vecs of 1×rows×cols. They return ErrOutOfMemory when
-	// there is no room. The caller frees them.
+	// there is no room. The caller frees the first and closes the others.
 	NewVec(blocks, rows, cols int) (Vec[T], error)
 	NewClock(lanes int) (Clock, error)
 	NewTape(lanes, rows, cols, keep int) (Tape[T], error)

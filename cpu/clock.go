@@ -49,6 +49,13 @@ type lane struct {
 
 func (c *clock[T]) Lanes() int { return len(c.lanes) }
 
+func (c *clock[T]) Close() {
+	if !c.owner.closed {
+		c.owner.bytes -= int64(len(c.lanes)) * sizeOf[lane]()
+	}
+	c.lanes = nil
+}
+
 // NewClock allocates a clock.
 func (b *Backend[T]) NewClock(lanes int) (backend.Clock, error) {
 	if !b.live() {
@@ -99,7 +106,7 @@ func (l *lane) instant(rows backend.Rows, c float64) float64 {
 		t, h, from, until = l.taken, l.hTook, l.tookFrom, l.tookUntil
 	}
 	t += c * h
-	if h < 0 {
+	if math.Signbit(h) { // -0 too: before the first step was chosen
 		return max(min(t, from), until)
 	}
 	return min(max(t, from), until)
@@ -451,6 +458,7 @@ type tape[T backend.Float] struct {
 	owner            *Backend[T]
 	rows, cols, keep int
 	lanes            []tapeLane[T]
+	bytes            int64
 }
 
 type tapeLane[T backend.Float] struct {
@@ -459,6 +467,13 @@ type tapeLane[T backend.Float] struct {
 }
 
 func (t *tape[T]) Len(lane int) int { return len(t.lanes[lane].t) }
+
+func (t *tape[T]) Close() {
+	if !t.owner.closed {
+		t.owner.bytes -= t.bytes
+	}
+	t.lanes, t.bytes = nil, 0
+}
 
 // NewTape makes an empty tape.
 func (b *Backend[T]) NewTape(lanes, rows, cols, keep int) (backend.Tape[T], error) {
@@ -501,7 +516,9 @@ func (b *Backend[T]) Push(clk backend.Clock, tp backend.Tape[T], keep []backend.
 			}
 			tl.d = append(tl.d, x.d[lo:hi]...)
 		}
-		b.bytes += int64(cap(tl.d)-before)*sizeOf[T]() + 16
+		grown := int64(cap(tl.d)-before)*sizeOf[T]() + 16
+		b.bytes += grown
+		t.bytes += grown
 	}
 }
 

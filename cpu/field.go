@@ -45,6 +45,10 @@ type bound[T backend.Float] struct {
 	k      kernel[T]
 	sel    rows
 	weight []T
+	// The operands of a call: here, because what crosses an interface by pointer
+	// would otherwise be garbage.
+	back vjp[T]
+	fwd  jvp[T]
 }
 
 // Bind prepares an *mlp.Model, a field.Func or a *field.Sum of these.
@@ -190,7 +194,8 @@ func (f *bound[T]) VJP(at backend.At, v backend.VJP[T]) {
 	}
 	_, nrows, _ := v.Z.Shape()
 	r := f.pick(at, nrows)
-	o := vjp[T]{
+	o := &f.back
+	*o = vjp[T]{
 		z: f.state(v.Z, nrows, f.dim, false), a: f.state(v.A, nrows, f.dim, false),
 		dz: f.state(v.DZ, nrows, f.dim, true), az: f.state(v.AZ, nrows, f.dim, true),
 		at:    f.state(v.AT, nrows, 1, true),
@@ -214,7 +219,7 @@ func (f *bound[T]) VJP(at backend.At, v backend.VJP[T]) {
 	clearRows(o.dz, f.dim, r)
 	clearRows(o.az, f.dim, r)
 	clearRows(o.at, 1, r)
-	f.k.vjp(&o, r)
+	f.k.vjp(o, r)
 }
 
 func (f *bound[T]) JVP(at backend.At, j backend.JVP[T]) {
@@ -227,7 +232,8 @@ func (f *bound[T]) JVP(at backend.At, j backend.JVP[T]) {
 	}
 	_, nrows, _ := j.Z.Shape()
 	r := f.pick(at, nrows)
-	o := jvp[T]{
+	o := &f.fwd
+	*o = jvp[T]{
 		z: f.state(j.Z, nrows, f.dim, false), v: f.state(j.V, nrows, f.dim, false),
 		dz: f.state(j.DZ, nrows, f.dim, true), jv: f.state(j.JV, nrows, f.dim, true),
 	}
@@ -239,7 +245,7 @@ func (f *bound[T]) JVP(at backend.At, j backend.JVP[T]) {
 	}
 	clearRows(o.dz, f.dim, r)
 	clearRows(o.jv, f.dim, r)
-	f.k.jvp(&o, r)
+	f.k.jvp(o, r)
 }
 
 func (f *bound[T]) fail(err error) {

@@ -26,7 +26,7 @@ type Solution[T backend.Float] struct {
 	// Warnings are remarks on the settings, for people.
 	Warnings []string
 
-	version uint64
+	version *Version
 	dense   []denseLane[T]
 	tab     *tableau.Tableau
 }
@@ -38,6 +38,14 @@ type Stats struct {
 	SmallestH          float64 // smallest step taken, without its sign
 	LastH              float64 // last step taken, with its sign
 	T                  float64 // time reached
+}
+
+// StatsOf translates what a lane did.
+func StatsOf(l backend.Lane) Stats {
+	return Stats{
+		Evaluations: l.Evaluations, Accepted: l.Accepted, Rejected: l.Rejected,
+		SmallestH: l.SmallestH, LastH: l.LastH, T: l.T,
+	}
 }
 
 // State is the batch at Times[i], row-major [B, D], sharing memory with Y.
@@ -63,8 +71,8 @@ func (s *Solution[T]) Evaluations() int64 {
 	return n
 }
 
-// Version identifies the parameters that the solution was computed with.
-func (s *Solution[T]) Version() uint64 { return s.version }
+// Version identifies the solver and the parameters of the solution.
+func (s *Solution[T]) Version() *Version { return s.version }
 
 // denseLane holds the steps of one lane: where each begins, its size, and the
 // state at both ends and the stages, [2+stages, rows, D].

@@ -22,13 +22,16 @@ type Solver[T backend.Float] struct {
 	warnings []string
 
 	mu      sync.Mutex
-	version uint64 // counts changes of θ
+	version *Version
 	loop    *step.Loop[T]
 	shape   shape // what loop was made for
 	closed  bool
 }
 
 type shape struct{ batch, saves int }
+
+// Version stands for one solver with one θ: every change of θ makes a new one.
+type Version struct{ _ byte }
 
 // New binds sys to dev. sys is an *mlp.Model, a field.Func or whatever else dev
 // can run; its parameters are copied. The caller closes the solver, then dev.
@@ -47,7 +50,7 @@ func New[T backend.Float](dev backend.Backend[T], sys backend.System[T], set Set
 	if err != nil {
 		return nil, err
 	}
-	return &Solver[T]{dev: dev, field: f, set: set, warnings: warnings, version: 1}, nil
+	return &Solver[T]{dev: dev, field: f, set: set, warnings: warnings, version: new(Version)}, nil
 }
 
 // Dim is the number of components of the state, D.
@@ -88,7 +91,7 @@ func (s *Solver[T]) SetParams(theta []T) error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.version++
+	s.version = new(Version)
 	s.dev.Upload(s.field.Params(), theta)
 	return nil
 }
@@ -104,7 +107,7 @@ func (s *Solver[T]) Params() ([]T, error) {
 // Exclusive calls do with the backend and the field, while no other method of
 // the solver runs. It is how package adjoint works on the same device. version
 // changes with θ; a Solution has the one it was computed with.
-func (s *Solver[T]) Exclusive(do func(dev backend.Backend[T], f backend.Field[T], version uint64) error) error {
+func (s *Solver[T]) Exclusive(do func(dev backend.Backend[T], f backend.Field[T], version *Version) error) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
@@ -126,7 +129,7 @@ func (s *Solver[T]) Solve(ctx context.Context, z0 []T, ts []float64) (*Solution[
 		return nil, err
 	}
 	var sol *Solution[T]
-	err = s.Exclusive(func(backend.Backend[T], backend.Field[T], uint64) error {
+	err = s.Exclusive(func(backend.Backend[T], backend.Field[T], *Version) error {
 		sol, err = s.solve(ctx, batch, z0, ts)
 		return err
 	})
@@ -243,10 +246,7 @@ func (s *Solver[T]) finish(ctx context.Context, sol *Solution[T], lanes []backen
 			l.Status = Cancelled
 		}
 		sol.Status[b] = l.Status
-		sol.Stats[b] = Stats{
-			Evaluations: l.Evaluations, Accepted: l.Accepted, Rejected: l.Rejected,
-			SmallestH: l.SmallestH, LastH: l.LastH, T: l.T,
-		}
+		sol.Stats[b] = StatsOf(*l)
 		if l.Status != Done {
 			blank(sol, b, l.T)
 		}

@@ -23,6 +23,16 @@ type Block[T backend.Float] struct {
 	Of  []backend.Vec[T]
 }
 
+// BlockOf makes the views of v's blocks.
+func BlockOf[T backend.Float](v backend.Vec[T]) Block[T] {
+	x := Block[T]{Vec: v}
+	n, _, _ := v.Shape()
+	for i := range n {
+		x.Of = append(x.Of, v.Block(i))
+	}
+	return x
+}
+
 // System is what is integrated. Its methods enqueue.
 type System[T backend.Float] interface {
 	// Stage sets dst to the derivative of y at the given instant. i counts the
@@ -128,14 +138,12 @@ func (l *Loop[T]) allocate() (err error) {
 		if err != nil {
 			return x
 		}
-		if x.Vec, err = b.NewVec(l.Blocks, l.Rows, l.Cols); err != nil {
+		v, fail := b.NewVec(l.Blocks, l.Rows, l.Cols)
+		if err = fail; err != nil {
 			return x
 		}
-		l.owned = append(l.owned, x.Vec)
-		for i := 0; i < l.Blocks; i++ {
-			x.Of = append(x.Of, x.Vec.Block(i))
-		}
-		return x
+		l.owned = append(l.owned, v)
+		return BlockOf(v)
 	}
 	l.Y, l.Trial = block(), block()
 	n := l.stages
@@ -160,12 +168,27 @@ func (l *Loop[T]) allocate() (err error) {
 	return nil
 }
 
+// Stages returns the stages of the attempt, those for interpolation last.
+func (l *Loop[T]) Stages() []backend.Vec[T] { return l.k }
+
 // Free returns the loop's memory.
 func (l *Loop[T]) Free() {
 	for _, v := range l.owned {
 		l.Backend.Free(v)
 	}
 	l.owned = nil
+	if l.Clock != nil {
+		l.Clock.Close()
+		l.Clock = nil
+	}
+	l.freeTape()
+}
+
+func (l *Loop[T]) freeTape() {
+	if l.Tape != nil {
+		l.Tape.Close()
+		l.Tape = nil
+	}
 }
 
 func (l *Loop[T]) at(c float64, rows backend.Rows) backend.At {
@@ -226,6 +249,7 @@ func (l *Loop[T]) Run(ctx context.Context, span backend.Span) (backend.Progress,
 		panic("step: another number of outputs than the loop was made for")
 	}
 	if l.Dense {
+		l.freeTape()
 		var err error
 		if l.Tape, err = b.NewTape(l.Lanes, l.Rows, l.Cols, len(l.keep)); err != nil {
 			return backend.Progress{}, err
