@@ -17,9 +17,10 @@
 //
 // [New] gets aᵀ∂f/∂z, aᵀ∂f/∂θ, aᵀ∂f/∂t and (∂f/∂z)v + (∂f/∂θ)w by dual numbers
 // (forward-mode automatic differentiation; Griewank & Walther 2008, Evaluating
-// Derivatives, section 3.1), exact to rounding. A product from the left costs
-// about 2(D+P+1) evaluations of f, so a model of many parameters brings its own
-// [VJPer], by hand, and [Check] compares that with finite differences.
+// Derivatives, section 3.1), exact to rounding. A product from the left takes
+// D+P+1 evaluations of f at [Dual], so a model of many parameters brings its own:
+// [Custom], or any type with the methods of [VJPer] and [JVPer]. [Check] compares
+// such products with finite differences.
 //
 // [Plus] adds right-hand sides: known physics and an MLP for what is not known
 // make a universal differential equation (Rackauckas et al. 2020, arXiv

@@ -1,17 +1,24 @@
 package field
 
-import "math"
-
 // Number is what a generic right-hand side computes with: + - * / and the
-// functions of this package. Constants mix in as they are: 2*x, x/3.
+// functions of this package. Constants mix in as they are, 2*x or x/3, and
+// variables through [Const]. Decide by [Value]: == on a Dual compares tangents
+// too.
 type Number interface{ float32 | float64 | Dual }
 
-// Dual is a dual number a + ȧ·ε, ε² = 0: a value and its tangent. It is a
-// complex number whose imaginary part holds ȧ·2⁻⁶⁰⁰, so that Go's operators do
+// Dual is a dual number x + ẋ·ε, ε² = 0: a value and its tangent. It is a
+// complex number whose imaginary part holds ẋ·2⁻⁶⁰⁰, so that Go's operators do
 // the arithmetic: the product of two imaginary parts, 2⁻¹²⁰⁰ in size, is lost to
 // underflow, which leaves exactly the product rule (the complex step of Squire &
 // Trapp 1998, SIAM Review 40, 110, at a step where it is exact). Do not use the
 // functions of math/cmplx: those here take the tangent along.
+//
+// While values and tangents are 0 or between 1e-30 and 1e30 in size, every
+// operation gives the value that float64 gives, bit for bit, and the tangent to
+// rounding. Only a value that should be 0 may come out as up to 1e-240 where two
+// tangents above 1e18, or 1e18 times the divisor, meet. Beyond that range the
+// tangent loses digits once a product or quotient on its way is below 1e-127, and
+// is 0 below 1e-143. A quotient by 0 has no meaning.
 type Dual = complex128
 
 const (
@@ -22,114 +29,75 @@ const (
 // MakeDual is the dual number value + tangent·ε.
 func MakeDual(value, tangent float64) Dual { return complex(value, tangent*step) }
 
-// Tangent is ȧ of a + ȧ·ε.
+// Tangent is ẋ of x + ẋ·ε.
 func Tangent(x Dual) float64 { return imag(x) * unstep }
+
+// Const is x as a T without tangent, for numbers known only when the program runs.
+func Const[T Number](x float64) T { var c T; return Chain(c, x, 0) }
 
 // Value is the value of x without its tangent, for decisions.
 func Value[T Number](x T) float64 {
-	switch x := any(x).(type) {
-	case float32:
-		return float64(x)
-	case float64:
-		return x
-	case Dual:
-		return real(x)
+	switch p := any(&x).(type) {
+	case *float32:
+		return float64(*p)
+	case *float64:
+		return *p
+	case *Dual:
+		return real(*p)
 	}
 	panic("field: unreachable")
 }
 
-// chain returns v with the tangent of x times slope: the chain rule.
-func chain[T Number](x T, v, slope float64) T {
-	var y any
-	switch x := any(x).(type) {
-	case float32:
-		y = float32(v)
-	case float64:
-		y = v
-	case Dual:
-		y = complex(v, imag(x)*slope)
-	}
-	return y.(T)
-}
-
-// Exp is eˣ.
-func Exp[T Number](x T) T { e := math.Exp(Value(x)); return chain(x, e, e) }
-
-// Expm1 is eˣ - 1, exact near 0.
-func Expm1[T Number](x T) T { e := math.Expm1(Value(x)); return chain(x, e, e+1) }
-
-// Log is the natural logarithm.
-func Log[T Number](x T) T { v := Value(x); return chain(x, math.Log(v), 1/v) }
-
-// Log1p is ln(1 + x), exact near 0.
-func Log1p[T Number](x T) T { v := Value(x); return chain(x, math.Log1p(v), 1/(1+v)) }
-
-// Sqrt is √x.
-func Sqrt[T Number](x T) T { r := math.Sqrt(Value(x)); return chain(x, r, 0.5/r) }
-
-// Sin is the sine of x in radians.
-func Sin[T Number](x T) T { s, c := math.Sincos(Value(x)); return chain(x, s, c) }
-
-// Cos is the cosine of x in radians.
-func Cos[T Number](x T) T { s, c := math.Sincos(Value(x)); return chain(x, c, -s) }
-
-// Tan is the tangent of x in radians.
-func Tan[T Number](x T) T { y := math.Tan(Value(x)); return chain(x, y, 1+y*y) }
-
-// Asin is the inverse of Sin, in radians.
-func Asin[T Number](x T) T { v := Value(x); return chain(x, math.Asin(v), 1/math.Sqrt(1-v*v)) }
-
-// Acos is the inverse of Cos, in radians.
-func Acos[T Number](x T) T { v := Value(x); return chain(x, math.Acos(v), -1/math.Sqrt(1-v*v)) }
-
-// Atan is the inverse of Tan, in radians.
-func Atan[T Number](x T) T { v := Value(x); return chain(x, math.Atan(v), 1/(1+v*v)) }
-
-// Sinh is the hyperbolic sine.
-func Sinh[T Number](x T) T { v := Value(x); return chain(x, math.Sinh(v), math.Cosh(v)) }
-
-// Cosh is the hyperbolic cosine.
-func Cosh[T Number](x T) T { v := Value(x); return chain(x, math.Cosh(v), math.Sinh(v)) }
-
-// Tanh is the hyperbolic tangent.
-func Tanh[T Number](x T) T { y := math.Tanh(Value(x)); return chain(x, y, 1-y*y) }
-
-// Pow is xʸ. The tangent of y counts only where x > 0.
-func Pow[T Number](x, y T) T {
-	a, b := Value(x), Value(y)
-	v := math.Pow(a, b)
-	r := chain(x, v, b*math.Pow(a, b-1))
-	if a > 0 {
-		// r carries the value once; add only the other tangent.
-		r += chain(y, v, v*math.Log(a)) - chain(0*y, v, 0)
-	}
-	return r
-}
-
-// Abs is |x|; its slope at 0 is 0.
-func Abs[T Number](x T) T {
-	v := Value(x)
-	switch {
-	case v < 0:
-		return -x
-	case v == 0:
-		return 0 * x
+// Chain is g(x) by the chain rule for a function g that this package lacks, such
+// as a table that is interpolated: y is g and slope is g' at Value(x).
+func Chain[T Number](x T, y, slope float64) T {
+	switch p := any(&x).(type) {
+	case *float32:
+		*p = float32(y)
+	case *float64:
+		*p = y
+	case *Dual:
+		*p = complex(y, times(imag(*p), slope))
 	}
 	return x
 }
 
-// Max is the larger of x and y, y if they are equal.
-func Max[T Number](x, y T) T {
-	if Value(x) > Value(y) {
-		return x
+// times is a tangent times a slope. What does not move has no tangent, however
+// steep the function: √0 of a constant 0 must not turn a whole product into NaN.
+func times(tangent, slope float64) float64 {
+	if tangent == 0 {
+		return 0
 	}
-	return y
+	return tangent * slope
 }
 
-// Min is the smaller of x and y, y if they are equal.
-func Min[T Number](x, y T) T {
-	if Value(x) < Value(y) {
-		return x
+// apply is y = g(x), with g'(x) = slope(x, y) computed for a Dual only.
+func apply[T Number](x T, g func(x float64) float64, slope func(x, y float64) float64) T {
+	switch p := any(&x).(type) {
+	case *float32:
+		*p = float32(g(float64(*p)))
+	case *float64:
+		*p = g(*p)
+	case *Dual:
+		v := real(*p)
+		y := g(v)
+		*p = complex(y, times(imag(*p), slope(v, y)))
 	}
-	return y
+	return x
+}
+
+// apply2 is z = g(x, y); slopes returns ∂g/∂x and ∂g/∂y.
+func apply2[T Number](x, y T, g func(x, y float64) float64, slopes func(x, y, z float64) (dx, dy float64)) T {
+	switch p := any(&x).(type) {
+	case *float32:
+		*p = float32(g(float64(*p), Value(y)))
+	case *float64:
+		*p = g(*p, Value(y))
+	case *Dual:
+		q := any(&y).(*Dual)
+		z := g(real(*p), real(*q))
+		dx, dy := slopes(real(*p), real(*q), z)
+		*p = complex(z, times(imag(*p), dx)+times(imag(*q), dy))
+	}
+	return x
 }

@@ -52,9 +52,14 @@ var (
 	_ JVPer[float64] = (*Custom[float64])(nil)
 )
 
-func (c *Custom[T]) Dim() int       { return c.N }
+// Dim is N.
+func (c *Custom[T]) Dim() int { return c.N }
+
+// NumParams is the length of Theta, P.
 func (c *Custom[T]) NumParams() int { return len(c.Theta) }
-func (c *Custom[T]) Params() []T    { return c.Theta }
+
+// Params returns Theta itself, not a copy.
+func (c *Custom[T]) Params() []T { return c.Theta }
 
 // Validate returns what is wrong with c, if anything.
 func (c *Custom[T]) Validate() error {
@@ -70,8 +75,10 @@ func (c *Custom[T]) Validate() error {
 // Eval calls F.
 func (c *Custom[T]) Eval(t float64, z, theta, dz []T) { c.F(t, z, theta, dz) }
 
-// HasVJP and HasJVP report whether the products exist.
+// HasVJP reports whether VJP may be called.
 func (c *Custom[T]) HasVJP() bool { return c.BackF != nil }
+
+// HasJVP reports whether JVP may be called.
 func (c *Custom[T]) HasJVP() bool { return c.ForwardF != nil }
 
 // VJP calls BackF, which must not be nil.
@@ -119,7 +126,8 @@ func (s *Sum[T]) NumParams() int {
 	return n
 }
 
-// Params returns a new slice with the parts' parameters, one after another.
+// Params returns a new slice with the parts' parameters, one after another. To
+// change them, write to the parts' own or call SetParams.
 func (s *Sum[T]) Params() []T {
 	theta := make([]T, 0, s.NumParams())
 	for _, p := range s.parts {
@@ -134,6 +142,12 @@ func (s *Sum[T]) SetParams(theta []T) {
 		panic("field: SetParams with the wrong number of parameters")
 	}
 	for _, p := range s.parts {
-		theta = theta[copy(p.Params(), theta):]
+		n := p.NumParams()
+		if q, ok := p.(*Sum[T]); ok {
+			q.SetParams(theta[:n])
+		} else {
+			copy(p.Params(), theta[:n])
+		}
+		theta = theta[n:]
 	}
 }
