@@ -1,0 +1,22 @@
+// Package train fits parameters θ: it minimises
+//
+//	L(θ) = loss of z(t_i; θ) against targets,   dz/dt = f(z, t; θ)
+//
+// over samples, or any other [Objective].
+//
+// [Fit] is stochastic gradient descent: shuffled mini-batches, an [Optimizer]
+// (SGD, RMSprop, Adam, AdamW), a [Schedule], gradient clipping, validation, early
+// stopping, the best parameters kept, and checkpoints from which a run that was
+// killed at any moment continues to the same bits. [LBFGS] is full-batch
+// quasi-Newton. [Trajectories] is the objective of a Neural ODE; its gradients
+// come from package adjoint.
+//
+//	data := train.Data[float64]{Times: ts, Z0: z0, Targets: y}
+//	obj, err := train.NewTrajectories(s, data, train.TrajectorySettings{})
+//	theta, err := obj.Params()
+//	res, err := train.Fit(ctx, obj, theta, train.Settings[float64]{Epochs: 500, Progress: os.Stderr})
+//	model.SetParams(res.Best)
+//
+// A [Loss], an [Optimizer] and a [Schedule] are plain data: a kind and its
+// hyper-parameters. What they work on is flat slices.
+package train
