@@ -9,12 +9,15 @@ type Float interface{ float32 | float64 }
 // adjoint is 2×B×D, z in block 0 and its cotangent a in block 1. A table of
 // outputs is n×B×D, one block an output time. Parameters are 1×1×P.
 //
+// Any of the three may be 0, as P is for a system without parameters.
+//
 // The shape is logical: the layout in memory belongs to the backend, and padding
 // it adds never enters a norm. A slice given to Upload or filled by Download is
 // row-major, blocks outermost.
 type Vec[T Float] interface {
 	Shape() (blocks, rows, cols int)
-	// Block returns block i as a 1×rows×cols Vec that shares its memory.
+	// Block returns block i as a 1×rows×cols Vec that shares its memory. It lives
+	// as long as the Vec, and is not freed.
 	Block(i int) Vec[T]
 }
 
@@ -24,7 +27,7 @@ type Vec[T Float] interface {
 // every block belongs to lane r, and a Vec used with the Clock has that many rows.
 type Clock interface {
 	Lanes() int
-	// Close releases it.
+	// Close releases it. It is safe to call twice.
 	Close()
 }
 
@@ -33,7 +36,7 @@ type Clock interface {
 type Tape[T Float] interface {
 	// Len is the number of steps that lane has on the tape as of the last Poll.
 	Len(lane int) int
-	// Close releases it.
+	// Close releases it. It is safe to call twice.
 	Close()
 }
 
@@ -58,7 +61,9 @@ const (
 	Saving
 )
 
-// At is the instant t + C·h of every lane that Rows selects.
+// At is the instant t + C·h of every lane that Rows selects: no later than the stop
+// that the step ends on, and short of a jump of f there; see [Span]. Before there is
+// a step, h is 0 and the instant is t.
 type At struct {
 	Clock Clock
 	C     float64 // dimensionless fraction of the step
@@ -75,12 +80,13 @@ type System[T Float] interface {
 	Params() []T
 }
 
-// Field is a System bound to a backend. Its verbs enqueue. Outputs must not
-// share memory with inputs.
+// Field is a System bound to a backend. Its verbs enqueue, write the rows that At
+// selects, all of each, and count one evaluation of every lane selected. Outputs
+// must not share memory with inputs or with each other.
 type Field[T Float] interface {
 	Dim() int
 	NumParams() int
-	// Params is θ on the device, 1×1×P, owned by the field. Upload to it to change θ.
+	// Params is θ on the device, 1×1×P, owned by the field. Write to it to change θ.
 	Params() Vec[T]
 	// Eval sets dz = f(t, z; θ); dz and z are 1×B×D.
 	Eval(dz Vec[T], at At, z Vec[T])
@@ -88,12 +94,13 @@ type Field[T Float] interface {
 	VJP(at At, v VJP[T])
 	// JVP computes Jacobian-vector products, see [JVP].
 	JVP(at At, j JVP[T])
-	// Close releases θ and what the field keeps on the device.
+	// Close releases θ and what the field keeps on the device. Verbs after it fail
+	// with ErrClosed. It is safe to call twice.
 	Close()
 }
 
 // VJP names the operands of one vector-Jacobian product (Chen et al. 2018,
-// appendix C, with Alpha = -1). Nil outputs are skipped.
+// appendix C, with Alpha = -1). Nil outputs are skipped, and all may be nil.
 type VJP[T Float] struct {
 	Z, A  Vec[T]  // in: state and cotangent, 1×B×D
 	DZ    Vec[T]  // out: f(t, z; θ), 1×B×D
@@ -124,7 +131,9 @@ type Backend[T Float] interface {
 	Name() string
 
 	// Bind prepares sys for this device and copies its parameters there. It
-	// returns ErrUnsupported, with the reason, if the device cannot run sys.
+	// returns ErrUnsupported, with the reason, if the device cannot run sys, and
+	// another error if sys is not valid: Params of the wrong length, a Spec that
+	// does not pass its own Validate.
 	Bind(sys System[T]) (Field[T], error)
 
 	// NewVec allocates a zeroed Vec, NewClock a clock, NewTape an empty tape for
@@ -133,6 +142,8 @@ type Backend[T Float] interface {
 	NewVec(blocks, rows, cols int) (Vec[T], error)
 	NewClock(lanes int) (Clock, error)
 	NewTape(lanes, rows, cols, keep int) (Tape[T], error)
+	// Free releases what NewVec returned; nil is ignored, and anything else, a block
+	// or a Vec freed before, panics. Neither v nor its blocks may be used after it.
 	Free(v Vec[T])
 
 	// Upload copies src to dst. It may return before the copy reaches the device;
@@ -146,39 +157,55 @@ type Backend[T Float] interface {
 	Zero(dst Vec[T])
 
 	// Start sets every lane to t = s.T0 with all of s ahead of it, its counters
-	// zero and its first stage stale.
+	// zero and its first stage stale. A clock must be started before it is used. The
+	// first step is aimed with s.H0; see [Control].
 	Start(clk Clock, s Span)
-	// ProposeStep chooses the first step size of every lane by Hairer, Nørsett &
-	// Wanner, Solving ODEs I, II.4, p. 169. Called first with f0 = f(t0, y0) and
-	// f1 nil it sets h to the trial step of (a-b); called again with
-	// f1 = f(t0+h, y0+h·f0) it sets h to the proposal of (d-f). order is the
-	// method's. f0 is taken for the first stage, which is not stale any more.
+	// ProposeStep chooses the first step size of every running lane by Hairer,
+	// Nørsett & Wanner, Solving ODEs I, II.4, p. 169, with the norm of ErrorRatio,
+	// scaled by y0, the largest over blocks. Called first with f0 = f(t0, y0) and
+	// f1 nil it aims with the trial size of (a-b); called again with
+	// f1 = f(t0+h, y0+h·f0) it aims with the proposal of (d-f). A size that is 0 or
+	// not finite becomes 1e-6 of what is left of the span, and none is longer than
+	// that. order is the method's. f0 is taken for the first stage, which is not
+	// stale any more.
 	ProposeStep(clk Clock, y0, f0, f1 Vec[T], order int, tol Tolerance)
-	// Combine sets dst = y + h·Σ_j coef[j]·k[j]; dst may be y, not one of k.
+	// Combine sets dst = y + h·Σ_j coef[j]·k[j] in the rows that at selects, of any
+	// number of blocks; dst may be y, not one of k. There may be more k than coef,
+	// and one whose coefficient is 0 is not read, whatever it holds. So it is with
+	// e, e2 and dense below.
 	Combine(dst, y Vec[T], at At, coef []float64, k []Vec[T])
-	// ErrorRatio sets each running lane's error to the weighted RMS norm of
-	// the error estimate h·Σ e[j]·k[j], see [Part]; the largest over blocks and
-	// parts counts. It is NaN if a component of y1 or of the estimate is not finite.
-	// Nil e checks only that. e2, if not nil, is the second estimate of DOP853,
-	// combined as Hairer does: err = ‖e‖² / √(‖e‖² + 0.01·‖e2‖²).
+	// ErrorRatio sets each running lane's error ratio to the weighted RMS norm of
+	// the error estimate h·Σ_j e[j]·k[j],
+	//
+	//	√(1/n·Σ_i (est_i/sc_i)²),  sc_i = tol.Abs + tol.Rel·max(|y0_i|, |y1_i|),
+	//
+	// over the n components of a lane in one block (HNW eq. II.4.11); 0/0 is 0. The
+	// largest over blocks and parts counts. It is NaN if a component of y1 or of
+	// the estimate is not finite; nil e checks only y1, and is 0 otherwise. e2, if
+	// not nil, is the second estimate of DOP853: the norm of a block is then
+	// ‖e‖² / √(‖e‖² + 0.01·‖e2‖²), 0 if ‖e‖ is (HNW II.10). Where a sum of squares is
+	// beyond float64 the ratio is +Inf.
 	ErrorRatio(clk Clock, tol Tolerance, e, e2 []float64, parts []Part[T])
-	// Advance decides about the attempt of each running lane: accepts or rejects
-	// it, moves t, proposes the next h, counts, and ends lanes.
+	// Advance decides about the attempt of each running lane by its error ratio:
+	// accepts or rejects it, moves t, proposes the next h, counts, and ends lanes;
+	// see [Control]. For lanes that have ended it accepts nothing.
 	Advance(clk Clock, c Control)
 	// Save writes the outputs that the step just accepted has reached: output
-	// time j goes to block j of table, in the rows of that lane. Inside the step
-	// the value is y0 + h·Σ_j k[j]·Σ_m dense[j][m]·x^(m+1), x in (0, 1); at its end
-	// it is y1.
+	// time j goes to block j of table, n×B×D, in the rows of that lane. Inside the
+	// step the value is y0 + h·Σ_j k[j]·Σ_m dense[j][m]·x^(m+1), x in (0, 1); at its
+	// end it is y1. y0, y1 and k are 1×B×D. Outputs beyond the last block of table
+	// are dropped. Call it before Commit.
 	Save(clk Clock, dense [][]float64, y0, y1 Vec[T], k []Vec[T], table Vec[T])
-	// Commit sets dst = src in the selected rows, move after move.
+	// Commit sets dst = src in the selected rows of all blocks, move after move.
 	Commit(clk Clock, rows Rows, moves []Move[T])
-	// AtStop acts on the rows of lanes whose last accepted step ended at stop j:
-	// Store writes y to block j of table, Add adds block j to y, Load sets y to
-	// block j. Add and Load make the first stage stale. Beyond the last block of
-	// table nothing happens.
+	// AtStop acts on the rows of lanes whose step the last Advance accepted and
+	// that ended with it on stop j. With i = Blocks[j] of the [Span] Store writes y,
+	// 1×B×D, to block i of table, n×B×D; Add adds block i to y; Load sets y to block
+	// i. Add and Load make the first stage stale. If table has no block i nothing
+	// happens.
 	AtStop(clk Clock, op StopOp, y, table Vec[T])
-	// Push appends t, h and the rows of keep to the tape of each lane whose step
-	// the last Advance accepted. Call it before Commit.
+	// Push appends t, h and the rows of keep, each 1×rows×cols, to the tape of each
+	// lane whose step the last Advance accepted. Call it before Commit.
 	Push(clk Clock, tape Tape[T], keep []Vec[T])
 
 	// Poll waits and tells how far the solve is. It is the only wait inside one.
@@ -190,8 +217,10 @@ type Backend[T Float] interface {
 	ReadTape(tape Tape[T], lane, i int, dst []T) (t, h float64, err error)
 	// Sync waits for everything enqueued.
 	Sync() error
-	// MemoryUsed is the number of bytes that Vecs, clocks, tapes and fields hold.
+	// MemoryUsed is the number of bytes that Vecs, clocks, tapes and fields hold,
+	// 0 once all of them were released.
 	MemoryUsed() int64
-	// Close releases everything. It is safe to call twice.
+	// Close releases everything. It is safe to call twice. After it whatever
+	// returns an error returns ErrClosed, and nothing else has an effect.
 	Close() error
 }

@@ -1,7 +1,6 @@
 package cpu
 
 import (
-	"fmt"
 	"math"
 	"slices"
 
@@ -22,13 +21,15 @@ type lane struct {
 	want   float64 // |h| before it was cut to end on a stop
 	// landing: the step ends on the next stop; cut: it is shorter than want for it.
 	landing, cut bool
-	// Where f jumps at the beginning or end of the step, it is evaluated no
-	// earlier than from and no later than until.
+	// f is evaluated no earlier than from and no later than until: the ends of the
+	// step, or just inside them where f jumps.
 	from, until float64
-	stop, save  int // the next of span.Stops and span.Saves
+	single      bool // f sees its time as a float32
+	stop, save  int  // the next of span.Stops and span.Saves
 
 	ratio    float64    // of the attempt
-	row, col int        // where ratio is largest
+	worst    float64    // its largest component's error over its tolerance
+	row, col int        // of that component
 	history  [2]float64 // ratios of the last accepted steps, the latest first
 	// rejected: the attempt before this one was.
 	rejected bool
@@ -68,6 +69,7 @@ func (b *Backend[T]) NewClock(lanes int) (backend.Clock, error) {
 	return &clock[T]{owner: b, lanes: make([]lane, lanes)}, nil
 }
 
+// clock is the host memory behind c.
 func (b *Backend[T]) clock(c backend.Clock) *clock[T] {
 	x, ok := c.(*clock[T])
 	if !ok || x.owner != b {
@@ -118,28 +120,25 @@ func (b *Backend[T]) Start(clk backend.Clock, s backend.Span) {
 		return
 	}
 	c := b.clock(clk)
-	if len(s.Stops) == 0 {
-		panic("cpu: a span needs at least one stop")
+	if !s.Valid() {
+		panic("cpu: Start with a span that is not valid")
 	}
 	c.span.T0, c.span.H0, c.span.MaxStep = s.T0, s.H0, s.MaxStep
 	c.span.Stops = append(c.span.Stops[:0], s.Stops...)
 	c.span.Saves = append(c.span.Saves[:0], s.Saves...)
 	c.span.Blocks = append(c.span.Blocks[:0], s.Blocks...)
 	c.span.Breaks = append(c.span.Breaks[:0], s.Breaks...)
-	if s.Blocks != nil && len(s.Blocks) != len(s.Stops) {
-		panic("cpu: a span needs as many blocks as stops")
-	}
 	end := s.Stops[len(s.Stops)-1]
 	for i := range c.lanes {
 		l := &c.lanes[i]
-		*l = lane{t: s.T0, stale: true, hit: -1, history: [2]float64{1, 1}, smallest: math.Inf(1)}
+		*l = lane{t: s.T0, stale: true, hit: -1, history: [2]float64{1, 1}, smallest: math.Inf(1), single: sizeOf[T]() == 4}
 		l.begin(&c.span)
 		if s.T0 == end {
 			l.status = backend.Done
 			continue
 		}
 		l.want = math.Abs(s.H0)
-		l.aim(&c.span, stretchAdaptive)
+		l.aim(&c.span, stretchFixed)
 	}
 }
 
@@ -196,17 +195,9 @@ func (b *Backend[T]) ProposeStep(clk backend.Clock, y0, f0, f1 backend.Vec[T], o
 		if !(h > 0) || math.IsInf(h, 0) {
 			h = 1e-6 * length
 		}
-		h = min(h, length)
-		if c.span.MaxStep > 0 {
-			h = min(h, c.span.MaxStep)
-		}
-		l.want = h
+		l.want = min(h, length)
 		l.stale = false // f0 is the first stage
-		if f1 == nil {
-			l.h = math.Copysign(h, c.span.Stops[l.stop]-l.t)
-		} else {
-			l.aim(&c.span, stretchAdaptive)
-		}
+		l.aim(&c.span, stretchAdaptive)
 	}
 }
 
@@ -232,7 +223,7 @@ func scaled(x, scale float64) float64 {
 }
 
 // A step that would leave less than a hundredth of itself before a stop is
-// stretched to it; a fixed step only by what rounding explains.
+// stretched to it; one whose size was given only by what rounding explains.
 const (
 	stretchAdaptive = 1.01
 	stretchFixed    = 1 + 1e-8
@@ -248,15 +239,28 @@ func (l *lane) aim(s *backend.Span, stretch float64) {
 	}
 	l.landing = l.want*stretch >= reach
 	l.cut = l.want > reach
-	l.until = math.Copysign(math.Inf(1), left)
-	if l.landing {
-		l.h = left
-		if stop := s.Stops[l.stop]; slices.Contains(s.Breaks, stop) {
-			l.until = math.Nextafter(stop, l.t)
-		}
-	} else {
-		l.h = math.Copysign(l.want, left)
+	if !l.landing {
+		// What t moves by, so that the state belongs to the time to the last bit.
+		l.h = math.Copysign(l.t+math.Copysign(l.want, left)-l.t, left) // -0 too
+		l.until = math.Copysign(math.Inf(1), left)
+		return
 	}
+	l.h, l.until = left, s.Stops[l.stop]
+	if slices.Contains(s.Breaks, l.until) {
+		l.until = l.beside(l.until, math.Copysign(math.Inf(1), -left))
+	}
+}
+
+// beside is the time next to t towards an infinity, of those that f can tell apart.
+func (l *lane) beside(t, infinity float64) float64 {
+	if !l.single {
+		return math.Nextafter(t, infinity)
+	}
+	x := float32(t)
+	if d := float64(x) - t; d != 0 && d > 0 == (infinity > 0) {
+		return float64(x) // rounding has moved it there
+	}
+	return float64(math.Nextafter32(x, float32(infinity)))
 }
 
 // begin notes whether the next step begins where f jumps.
@@ -264,7 +268,7 @@ func (l *lane) begin(s *backend.Span) {
 	onward := math.Copysign(math.Inf(1), s.Stops[len(s.Stops)-1]-s.T0)
 	l.from = -onward
 	if slices.Contains(s.Breaks, l.t) {
-		l.from = math.Nextafter(l.t, onward)
+		l.from = l.beside(l.t, onward)
 		l.stale = true
 	}
 }
@@ -285,42 +289,41 @@ func (b *Backend[T]) Advance(clk backend.Clock, ctl backend.Control) {
 }
 
 func (l *lane) advance(s *backend.Span, c *backend.Control) {
-	finite := !math.IsNaN(l.ratio) && !math.IsInf(l.ratio, 0)
 	stretch := stretchAdaptive
 	if c.Fixed {
 		stretch = stretchFixed
 	}
-	if c.Fixed && finite || !c.Fixed && l.ratio <= 1 {
+	if l.ratio <= 1 || c.Fixed && !math.IsNaN(l.ratio) {
 		l.accept(s, c)
-		if l.status != backend.StatusRunning {
+	} else {
+		l.reject(c)
+	}
+	if l.status == backend.StatusRunning && c.MaxAttempts > 0 && l.nAccepted+l.nRejected >= c.MaxAttempts {
+		l.status = backend.TooManyAttempts
+	}
+	if l.status == backend.StatusRunning {
+		l.aim(s, stretch)
+	}
+}
+
+func (l *lane) reject(c *backend.Control) {
+	l.nRejected++
+	l.rejected = true
+	l.stale = false // the state did not move
+	failure, factor := backend.StepTooSmall, c.MinFactor
+	if math.IsNaN(l.ratio) {
+		failure = backend.NotFinite
+		if c.Fixed {
+			l.status = failure
 			return
 		}
 	} else {
-		l.nRejected++
-		l.stale = false // the state did not move
-		if c.Fixed {
-			l.status = backend.NotFinite
-			return
-		}
-		l.rejected = true
-		factor := c.MinFactor
-		if finite {
-			factor = clamp(c.Safety*math.Pow(l.ratio, -1/c.Order), c.MinFactor, min(1, c.Safety))
-		}
-		l.want = math.Abs(l.h) * factor
-		if l.want < l.smallestStep(c) {
-			l.status = backend.StepTooSmall
-			if !finite {
-				l.status = backend.NotFinite
-			}
-			return
-		}
+		factor = max(factor, c.Safety*math.Pow(l.ratio, -1/c.Order))
 	}
-	if c.MaxAttempts > 0 && l.nAccepted+l.nRejected >= c.MaxAttempts {
-		l.status = backend.TooManyAttempts
-		return
+	l.want = math.Abs(l.h) * factor
+	if l.want < l.smallestStep(c) {
+		l.status = failure
 	}
-	l.aim(s, stretch)
 }
 
 // smallestStep is the size below which a rejected step is not tried again.
@@ -356,8 +359,14 @@ func (l *lane) accept(s *backend.Span, c *backend.Control) {
 	}
 	l.stale = c.Handover == backend.HandNothing || c.Handover == backend.HandSaving && !l.inside
 	l.begin(s)
-	if !c.Fixed {
+	switch {
+	case !c.Fixed:
 		l.propose(c)
+		l.want = max(l.want, l.smallestStep(c))
+	case l.landing:
+		l.want = math.Abs(s.H0)
+	default:
+		l.want = math.Abs(s.H0) + (l.want - math.Abs(l.h)) // what rounding has lost
 	}
 	l.rejected = false
 	if l.stop == len(s.Stops) {
@@ -405,8 +414,7 @@ func (b *Backend[T]) Poll(clk backend.Clock) (backend.Progress, error) {
 		return p, err
 	}
 	c := b.clock(clk)
-	behind := -1.0
-	end := c.span.T0
+	behind, end := -1.0, c.span.T0
 	if n := len(c.span.Stops); n > 0 {
 		end = c.span.Stops[n-1]
 	}
@@ -444,98 +452,11 @@ func (b *Backend[T]) Lanes(clk backend.Clock, dst []backend.Lane) error {
 			Status: l.status, T: l.t, H: l.h, Evaluations: l.evals,
 			Accepted: l.nAccepted, Rejected: l.nRejected,
 			SmallestH: l.smallest, LastH: l.last, Next: l.want,
-			Row: l.row, Col: l.col, Ratio: l.ratio,
+			Row: l.row, Col: l.col, Ratio: max(l.worst, 0),
 		}
 		if l.nAccepted == 0 {
 			dst[i].SmallestH = 0
 		}
 	}
 	return nil
-}
-
-// tape keeps accepted steps in host memory.
-type tape[T backend.Float] struct {
-	owner            *Backend[T]
-	rows, cols, keep int
-	lanes            []tapeLane[T]
-	bytes            int64
-}
-
-type tapeLane[T backend.Float] struct {
-	t, h []float64
-	d    []T
-}
-
-func (t *tape[T]) Len(lane int) int { return len(t.lanes[lane].t) }
-
-func (t *tape[T]) Close() {
-	if !t.owner.closed {
-		t.owner.bytes -= t.bytes
-	}
-	t.lanes, t.bytes = nil, 0
-}
-
-// NewTape makes an empty tape.
-func (b *Backend[T]) NewTape(lanes, rows, cols, keep int) (backend.Tape[T], error) {
-	if !b.live() {
-		return nil, b.takeErr()
-	}
-	if lanes != 1 && lanes != rows {
-		return nil, fmt.Errorf("cpu: a tape of %d lanes for %d rows: use 1 lane or one a row: %w", lanes, rows, backend.ErrUnsupported)
-	}
-	return &tape[T]{owner: b, rows: rows / lanes, cols: cols, keep: keep, lanes: make([]tapeLane[T], lanes)}, nil
-}
-
-// Push appends the accepted steps to the tape.
-func (b *Backend[T]) Push(clk backend.Clock, tp backend.Tape[T], keep []backend.Vec[T]) {
-	if !b.live() {
-		return
-	}
-	c := b.clock(clk)
-	t, ok := tp.(*tape[T])
-	if !ok || t.owner != b {
-		panic("cpu: tape of another backend")
-	}
-	if len(keep) != t.keep || len(c.lanes) != len(t.lanes) {
-		panic("cpu: Push of another shape than the tape's")
-	}
-	for i := range c.lanes {
-		l := &c.lanes[i]
-		if !l.accepted {
-			continue
-		}
-		tl := &t.lanes[i]
-		before := cap(tl.d)
-		tl.t, tl.h = append(tl.t, l.taken), append(tl.h, l.hTook)
-		tl.d = slices.Grow(tl.d, t.keep*t.rows*t.cols)
-		for _, v := range keep {
-			x := b.vec(v)
-			lo, hi := c.rangeOf(x, i)
-			if x.blocks != 1 || hi-lo != t.rows*t.cols {
-				panic("cpu: Push of another shape than the tape's")
-			}
-			tl.d = append(tl.d, x.d[lo:hi]...)
-		}
-		grown := int64(cap(tl.d)-before)*sizeOf[T]() + 16
-		b.bytes += grown
-		t.bytes += grown
-	}
-}
-
-// ReadTape copies step i of a lane.
-func (b *Backend[T]) ReadTape(tp backend.Tape[T], lane, i int, dst []T) (t, h float64, err error) {
-	if err := b.takeErr(); err != nil {
-		return 0, 0, err
-	}
-	x, ok := tp.(*tape[T])
-	if !ok || x.owner != b {
-		panic("cpu: tape of another backend")
-	}
-	tl := &x.lanes[lane]
-	n := x.keep * x.rows * x.cols
-	if len(dst) != n {
-		panic("cpu: ReadTape to a slice of another length")
-	}
-	copy(dst, tl.d[i*n:(i+1)*n])
-	return tl.t[i], tl.h[i], nil
 }

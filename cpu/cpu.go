@@ -46,10 +46,17 @@ func (b *Backend[T]) Close() error {
 
 // live says whether a verb may run, and latches ErrClosed if not.
 func (b *Backend[T]) live() bool {
-	if b.closed && b.err == nil {
-		b.err = fmt.Errorf("cpu: %w: open a new one", backend.ErrClosed)
+	if b.closed {
+		b.latch(fmt.Errorf("cpu: %w: open a new one", backend.ErrClosed))
 	}
 	return !b.closed
+}
+
+// latch keeps the first failure for the next call that can report one.
+func (b *Backend[T]) latch(err error) {
+	if b.err == nil {
+		b.err = err
+	}
 }
 
 func (b *Backend[T]) takeErr() error {
@@ -68,7 +75,8 @@ type vec[T backend.Float] struct {
 
 // memory is what all views of one allocation share.
 type memory[T backend.Float] struct {
-	owner *Backend[T]
+	owner *Backend[T] // nil once it was freed
+	whole *vec[T]     // what NewVec returned
 	// version counts writes, so that a field sees when θ has changed.
 	version uint64
 }
@@ -102,41 +110,50 @@ func (b *Backend[T]) NewVec(blocks, rows, cols int) (backend.Vec[T], error) {
 	if blocks < 0 || rows < 0 || cols < 0 {
 		panic("cpu: negative shape")
 	}
-	n, ok := product(blocks, rows, cols)
-	if !ok || n > math.MaxInt/int(sizeOf[T]()) {
+	d, ok := allocate[T](blocks, rows, cols)
+	if !ok {
 		return nil, fmt.Errorf("cpu: a vector of %d×%d×%d elements: %w: use a smaller batch, fewer output times or narrower layers",
 			blocks, rows, cols, backend.ErrOutOfMemory)
 	}
-	b.bytes += int64(n) * sizeOf[T]()
-	return &vec[T]{blocks: blocks, rows: rows, cols: cols, d: make([]T, n), mem: &memory[T]{owner: b}}, nil
+	b.bytes += int64(len(d)) * sizeOf[T]()
+	v := &vec[T]{blocks: blocks, rows: rows, cols: cols, d: d, mem: &memory[T]{owner: b}}
+	v.mem.whole = v
+	return v, nil
 }
 
-func product(factors ...int) (int, bool) {
+// allocate makes a slice of as many elements as the product of factors, unless
+// Go refuses a slice of that length. (If the machine has not so much memory the
+// process ends, as with any allocation.)
+func allocate[T backend.Float](factors ...int) (d []T, ok bool) {
 	n := 1
 	for _, f := range factors {
 		if f != 0 && n > math.MaxInt/f {
-			return 0, false
+			return nil, false
 		}
 		n *= f
 	}
-	return n, true
+	defer func() { ok = recover() == nil }()
+	return make([]T, n), true
 }
 
-// Free returns the memory of v, of which no view may be used any more.
+// Free releases v.
 func (b *Backend[T]) Free(v backend.Vec[T]) {
 	if b.closed || v == nil {
 		return
 	}
 	x := b.vec(v)
+	if x.mem.whole != x {
+		panic("cpu: Free of a vector that NewVec did not return")
+	}
 	b.bytes -= int64(len(x.d)) * sizeOf[T]()
-	x.d, x.blocks, x.rows, x.cols = nil, 0, 0, 0
+	x.mem.owner, x.mem.whole, x.d = nil, nil, nil
 }
 
 // vec is the host memory behind v.
 func (b *Backend[T]) vec(v backend.Vec[T]) *vec[T] {
 	x, ok := v.(*vec[T])
 	if !ok || x.mem.owner != b {
-		panic("cpu: vector of another backend")
+		panic("cpu: vector of another backend, or freed")
 	}
 	return x
 }

@@ -15,7 +15,7 @@ type kernel[T backend.Float] interface {
 	eval(dz, z []T, r *rows)
 	vjp(o *vjp[T], r *rows)
 	jvp(o *jvp[T], r *rows)
-	// can reports whether the products exist, with the remedy if not.
+	// canVJP and canJVP return nil if the product exists, else the remedy.
 	canVJP() error
 	canJVP() error
 	bytes() int64
@@ -45,8 +45,8 @@ type bound[T backend.Float] struct {
 	k      kernel[T]
 	sel    rows
 	weight []T
-	// The operands of a call: here, because what crosses an interface by pointer
-	// would otherwise be garbage.
+	// The operands of a call: kept, because what crosses an interface by pointer
+	// would be garbage after each.
 	back vjp[T]
 	fwd  jvp[T]
 }
@@ -56,39 +56,66 @@ func (b *Backend[T]) Bind(sys backend.System[T]) (backend.Field[T], error) {
 	if !b.live() {
 		return nil, b.takeErr()
 	}
-	theta := sys.Params()
-	if len(theta) != sys.NumParams() {
-		return nil, fmt.Errorf("cpu: Bind: %T says it has %d parameters but Params returns %d", sys, sys.NumParams(), len(theta))
+	if err := check(sys); err != nil {
+		return nil, fmt.Errorf("cpu: Bind: %w", err)
 	}
-	if sys.Dim() < 1 {
-		return nil, fmt.Errorf("cpu: Bind: %T has dimension %d; a state needs at least one component", sys, sys.Dim())
-	}
-	v, err := b.NewVec(1, 1, len(theta))
+	v, err := b.NewVec(1, 1, sys.NumParams())
 	if err != nil {
 		return nil, err
 	}
-	f := &bound[T]{b: b, dim: sys.Dim(), params: v.(*vec[T])}
-	copy(f.params.d, theta)
-	f.params.mem.version++
-	if f.k, err = b.newKernel(sys, f.params.d, f.params.mem); err != nil {
-		b.Free(v)
-		return nil, err
-	}
+	f := &bound[T]{b: b, dim: sys.Dim(), params: b.out(v)}
+	copy(f.params.d, sys.Params())
+	f.k = b.newKernel(sys, f.params.d, f.params.mem)
 	b.bytes += f.k.bytes()
 	return f, nil
 }
 
-// newKernel makes the arithmetic of sys over theta, which mem owns.
-func (b *Backend[T]) newKernel(sys backend.System[T], theta []T, mem *memory[T]) (kernel[T], error) {
+// check returns why sys cannot be run, if it cannot.
+func check[T backend.Float](sys backend.System[T]) error {
+	if v, ok := sys.(interface{ Validate() error }); ok {
+		if err := v.Validate(); err != nil {
+			return err
+		}
+	}
+	switch s := sys.(type) {
+	case *mlp.Model[T]:
+		if in, out := s.Dim(), s.OutDim(); in != out {
+			return fmt.Errorf("an MLP from %d to %d components is no right-hand side; give it as many outputs as inputs", in, out)
+		}
+	case *field.Sum[T]:
+		for i, p := range s.Parts() {
+			if err := check(p); err != nil {
+				return fmt.Errorf("part %d of a sum: %w", i, err)
+			}
+		}
+	case field.Func[T]:
+	default:
+		return fmt.Errorf("%T: %w; give an *mlp.Model, a field.Func or a *field.Sum", sys, backend.ErrUnsupported)
+	}
+	if got, want := len(sys.Params()), sys.NumParams(); got != want {
+		return fmt.Errorf("%T says that it has %d parameters, but its Params has length %d", sys, want, got)
+	}
+	if sys.Dim() < 1 {
+		return fmt.Errorf("%T has dimension %d; a state has at least one component", sys, sys.Dim())
+	}
+	return nil
+}
+
+// newKernel makes the arithmetic of sys, checked, over theta, which mem owns.
+func (b *Backend[T]) newKernel(sys backend.System[T], theta []T, mem *memory[T]) kernel[T] {
 	switch s := sys.(type) {
 	case *mlp.Model[T]:
 		return newMLPKernel(&b.blas, s, theta, mem)
 	case *field.Sum[T]:
-		return b.newSumKernel(s, theta, mem)
-	case field.Func[T]:
-		return newFuncKernel(s, theta), nil
+		k := &sumKernel[T]{}
+		for _, p := range s.Parts() {
+			n := p.NumParams()
+			k.parts, k.size = append(k.parts, b.newKernel(p, theta[:n:n], mem)), append(k.size, n)
+			theta = theta[n:]
+		}
+		return k
 	}
-	return nil, fmt.Errorf("cpu: Bind of a %T: %w: give an *mlp.Model, a field.Func or a *field.Sum", sys, backend.ErrUnsupported)
+	return newFuncKernel(sys.(field.Func[T]), theta)
 }
 
 func (f *bound[T]) Dim() int               { return f.dim }
@@ -109,9 +136,7 @@ func (f *bound[T]) open() bool {
 		return false
 	}
 	if f.k == nil {
-		if f.b.err == nil {
-			f.b.err = fmt.Errorf("cpu: field: %w: bind the system again", backend.ErrClosed)
-		}
+		f.b.latch(fmt.Errorf("cpu: field: %w: bind the system again", backend.ErrClosed))
 		return false
 	}
 	return true
@@ -175,8 +200,8 @@ func (f *bound[T]) Eval(dz backend.Vec[T], at backend.At, z backend.Vec[T]) {
 		return
 	}
 	_, nrows, _ := z.Shape()
-	r := f.pick(at, nrows)
 	Z, DZ := f.state(z, nrows, f.dim, false), f.state(dz, nrows, f.dim, true)
+	r := f.pick(at, nrows)
 	if len(r.index) == 0 {
 		return
 	}
@@ -189,11 +214,10 @@ func (f *bound[T]) VJP(at backend.At, v backend.VJP[T]) {
 		return
 	}
 	if err := f.k.canVJP(); err != nil {
-		f.fail(err)
+		f.b.latch(err)
 		return
 	}
 	_, nrows, _ := v.Z.Shape()
-	r := f.pick(at, nrows)
 	o := &f.back
 	*o = vjp[T]{
 		z: f.state(v.Z, nrows, f.dim, false), a: f.state(v.A, nrows, f.dim, false),
@@ -203,6 +227,12 @@ func (f *bound[T]) VJP(at backend.At, v backend.VJP[T]) {
 	}
 	if v.G != nil {
 		o.g = f.state(v.G, 1, len(f.params.d), true)
+	}
+	r := f.pick(at, nrows)
+	if len(r.index) == 0 {
+		return
+	}
+	if v.G != nil {
 		f.weight = f.weight[:0]
 		for i := range r.index {
 			w := v.W
@@ -212,9 +242,6 @@ func (f *bound[T]) VJP(at backend.At, v backend.VJP[T]) {
 			f.weight = append(f.weight, T(w))
 		}
 		o.weight = f.weight
-	}
-	if len(r.index) == 0 {
-		return
 	}
 	clearRows(o.dz, f.dim, r)
 	clearRows(o.az, f.dim, r)
@@ -227,11 +254,10 @@ func (f *bound[T]) JVP(at backend.At, j backend.JVP[T]) {
 		return
 	}
 	if err := f.k.canJVP(); err != nil {
-		f.fail(err)
+		f.b.latch(err)
 		return
 	}
 	_, nrows, _ := j.Z.Shape()
-	r := f.pick(at, nrows)
 	o := &f.fwd
 	*o = jvp[T]{
 		z: f.state(j.Z, nrows, f.dim, false), v: f.state(j.V, nrows, f.dim, false),
@@ -240,6 +266,7 @@ func (f *bound[T]) JVP(at backend.At, j backend.JVP[T]) {
 	if j.W != nil {
 		o.w = f.state(j.W, 1, len(f.params.d), false)
 	}
+	r := f.pick(at, nrows)
 	if len(r.index) == 0 {
 		return
 	}
@@ -248,30 +275,13 @@ func (f *bound[T]) JVP(at backend.At, j backend.JVP[T]) {
 	f.k.jvp(o, r)
 }
 
-func (f *bound[T]) fail(err error) {
-	if f.b.err == nil {
-		f.b.err = err
-	}
-}
-
 // sumKernel adds its parts; θ is theirs, one after another.
 type sumKernel[T backend.Float] struct {
 	parts []kernel[T]
 	size  []int // parameters of each part
-}
-
-func (b *Backend[T]) newSumKernel(s *field.Sum[T], theta []T, mem *memory[T]) (kernel[T], error) {
-	k := &sumKernel[T]{}
-	for i, p := range s.Parts() {
-		n := p.NumParams()
-		part, err := b.newKernel(p, theta[:n:n], mem)
-		if err != nil {
-			return nil, fmt.Errorf("part %d of a sum: %w", i, err)
-		}
-		theta = theta[n:]
-		k.parts, k.size = append(k.parts, part), append(k.size, n)
-	}
-	return k, nil
+	// the operands of one part
+	back vjp[T]
+	fwd  jvp[T]
 }
 
 func (k *sumKernel[T]) eval(dz, z []T, r *rows) {
@@ -281,24 +291,24 @@ func (k *sumKernel[T]) eval(dz, z []T, r *rows) {
 }
 
 func (k *sumKernel[T]) vjp(o *vjp[T], r *rows) {
-	part := *o
+	k.back = *o
 	g := o.g
 	for i, p := range k.parts {
 		if g != nil {
-			part.g, g = g[:k.size[i]], g[k.size[i]:]
+			k.back.g, g = g[:k.size[i]], g[k.size[i]:]
 		}
-		p.vjp(&part, r)
+		p.vjp(&k.back, r)
 	}
 }
 
 func (k *sumKernel[T]) jvp(o *jvp[T], r *rows) {
-	part := *o
+	k.fwd = *o
 	w := o.w
 	for i, p := range k.parts {
 		if w != nil {
-			part.w, w = w[:k.size[i]], w[k.size[i]:]
+			k.fwd.w, w = w[:k.size[i]], w[k.size[i]:]
 		}
-		p.jvp(&part, r)
+		p.jvp(&k.fwd, r)
 	}
 }
 
@@ -370,6 +380,9 @@ func (k *funcKernel[T]) vjp(o *vjp[T], r *rows) {
 	if o.dz != nil {
 		k.eval(o.dz, o.z, r)
 	}
+	if o.az == nil && o.at == nil && o.g == nil {
+		return
+	}
 	d := len(k.row)
 	for n, i := range r.index {
 		z, a := o.z[i*d:(i+1)*d:(i+1)*d], o.a[i*d:(i+1)*d:(i+1)*d]
@@ -403,11 +416,5 @@ func (k *funcKernel[T]) jvp(o *jvp[T], r *rows) {
 	for n, i := range r.index {
 		k.fwd.JVP(r.t[n], o.z[i*d:(i+1)*d:(i+1)*d], k.theta, o.v[i*d:(i+1)*d:(i+1)*d], w, k.row)
 		addTo(o.jv[i*d:(i+1)*d], 1, k.row)
-	}
-}
-
-func addTo[T backend.Float](dst []T, alpha T, src []T) {
-	for i, v := range src {
-		dst[i] += alpha * v
 	}
 }

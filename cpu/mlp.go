@@ -1,7 +1,7 @@
 package cpu
 
 import (
-	"fmt"
+	blasapi "gonum.org/v1/gonum/blas"
 
 	"github.com/seed-5f5774c8/neuralode/backend"
 	"github.com/seed-5f5774c8/neuralode/mlp"
@@ -24,6 +24,7 @@ type mlpKernel[T backend.Float] struct {
 	// wT[l] is layer l's weight without its time column, transposed [in, out].
 	wT     [][]T
 	packed uint64 // version of θ that wT holds
+	finite bool   // θ is
 
 	x     [][]T // x[l]: input of layer l, x[L]: output; [tile, width]
 	pre   [][]T // before the activation
@@ -34,14 +35,7 @@ type mlpKernel[T backend.Float] struct {
 	wDotT []T // tangent of a layer's weight, transposed
 }
 
-func newMLPKernel[T backend.Float](bl *blas[T], m *mlp.Model[T], theta []T, mem *memory[T]) (*mlpKernel[T], error) {
-	if err := m.Spec.Validate(); err != nil {
-		return nil, err
-	}
-	if m.Dim() != m.OutDim() {
-		return nil, fmt.Errorf("cpu: an MLP from %d to %d components is no right-hand side: %w: give it as many outputs as inputs",
-			m.Dim(), m.OutDim(), backend.ErrUnsupported)
-	}
+func newMLPKernel[T backend.Float](bl *blas[T], m *mlp.Model[T], theta []T, mem *memory[T]) *mlpKernel[T] {
 	k := &mlpKernel[T]{bl: bl, spec: m.Spec, theta: theta, mem: mem, t: make([]T, tileRows)}
 	widest, largest := 0, 0
 	for _, w := range m.Spec.Widths {
@@ -58,7 +52,7 @@ func newMLPKernel[T backend.Float](bl *blas[T], m *mlp.Model[T], theta []T, mem 
 	}
 	k.delta, k.next, k.scale = make([]T, tileRows*widest), make([]T, tileRows*widest), make([]T, tileRows*widest)
 	k.wDotT = make([]T, largest)
-	return k, nil
+	return k
 }
 
 func (k *mlpKernel[T]) canVJP() error { return nil }
@@ -99,6 +93,7 @@ func (k *mlpKernel[T]) pack() {
 	for l, ly := range k.layers {
 		transpose(k.wT[l], k.theta[ly.W:], k.in(l), ly.Out, ly.In)
 	}
+	k.finite = k.bl.finite(k.theta)
 	k.packed = k.mem.version
 }
 
@@ -131,7 +126,7 @@ func (k *mlpKernel[T]) forward(z []T, r rows) {
 		if ly.HasTime {
 			k.addTime(pre, k.theta, l, m)
 		}
-		k.bl.mul(m, ly.Out, in, k.x[l], in, k.wT[l], ly.Out, pre, ly.Out)
+		k.bl.mul(blasapi.NoTrans, m, ly.Out, in, matrix[T]{d: k.x[l], ld: in}, matrix[T]{k.wT[l], ly.Out, k.finite}, pre, ly.Out)
 		activate(ly.Act, k.x[l+1][:m*ly.Out], pre)
 	}
 }
@@ -216,7 +211,7 @@ func (k *mlpKernel[T]) backward(o *vjp[T], weight []T, r rows) {
 		}
 		next := k.next[:m*in]
 		clear(next)
-		k.bl.mul(m, in, ly.Out, delta, ly.Out, k.theta[ly.W:], ly.In, next, in)
+		k.bl.mul(blasapi.NoTrans, m, in, ly.Out, matrix[T]{d: delta, ld: ly.Out}, matrix[T]{k.theta[ly.W:], ly.In, k.finite}, next, in)
 		k.delta, k.next = k.next, k.delta
 	}
 	if k.spec.Input == mlp.InputCube {
@@ -254,7 +249,8 @@ func (k *mlpKernel[T]) addWeightGradient(g []T, l int, delta, weight []T) {
 			}
 		}
 	}
-	k.bl.mulT(ly.Out, in, m, scaled, ly.Out, k.x[l], in, g[ly.W:], ly.In)
+	x := k.x[l]
+	k.bl.mul(blasapi.Trans, ly.Out, in, m, matrix[T]{d: scaled, ld: ly.Out}, matrix[T]{x, in, k.bl.finite(x[:m*in])}, g[ly.W:], ly.In)
 }
 
 func (k *mlpKernel[T]) jvp(o *jvp[T], r *rows) {
@@ -282,7 +278,7 @@ func (k *mlpKernel[T]) tangent(o *jvp[T], r rows) {
 		in := k.in(l)
 		next := k.next[:m*ly.Out]
 		clear(next)
-		k.bl.mul(m, ly.Out, in, k.delta, in, k.wT[l], ly.Out, next, ly.Out)
+		k.bl.mul(blasapi.NoTrans, m, ly.Out, in, matrix[T]{d: k.delta, ld: in}, matrix[T]{k.wT[l], ly.Out, k.finite}, next, ly.Out)
 		if o.w != nil {
 			for n := 0; n < m; n++ {
 				addTo(next[n*ly.Out:(n+1)*ly.Out], 1, o.w[ly.B:ly.B+ly.Out])
@@ -292,7 +288,7 @@ func (k *mlpKernel[T]) tangent(o *jvp[T], r rows) {
 			}
 			wT := k.wDotT[:in*ly.Out]
 			transpose(wT, o.w[ly.W:], in, ly.Out, ly.In)
-			k.bl.mul(m, ly.Out, in, k.x[l], in, wT, ly.Out, next, ly.Out)
+			k.bl.mul(blasapi.NoTrans, m, ly.Out, in, matrix[T]{d: k.x[l], ld: in}, matrix[T]{wT, ly.Out, k.bl.finite(wT)}, next, ly.Out)
 		}
 		timesDerivative(ly.Act, next, k.pre[l][:m*ly.Out], k.x[l+1][:m*ly.Out])
 		k.delta, k.next = k.next, k.delta

@@ -58,77 +58,68 @@ func (b *Backend[T]) ErrorRatio(clk backend.Clock, tol backend.Tolerance, e, e2 
 		if l.status != backend.StatusRunning {
 			continue
 		}
-		n := norm{ratio: 0, worst: -1}
+		l.ratio, l.worst, l.row, l.col = 0, -1, 0, 0
 		for p := range parts {
 			y0, y1 := b.vec(parts[p].Y0), b.vec(parts[p].Y1)
 			sameShape(y0, y1)
 			lo, hi := c.rangeOf(y0, i)
 			for blk := 0; blk < y0.blocks; blk++ {
 				var k [maxStages][]T
-				for j := range e {
-					if e[j] != 0 || j < len(e2) && e2[j] != 0 {
+				for j := range max(len(e), len(e2)) {
+					if j < len(e) && e[j] != 0 || j < len(e2) && e2[j] != 0 {
 						x := b.vec(parts[p].K[j])
 						sameShape(y0, x)
 						k[j] = x.block(blk)[lo:hi]
 					}
 				}
-				worst := n.worst
-				at := addNorm(&n, tol, l.h, e, e2, &k, y0.block(blk)[lo:hi], y1.block(blk)[lo:hi])
-				if n.worst != worst {
+				ratio, worst, at := blockNorm(tol, l.h, e, e2, &k, y0.block(blk)[lo:hi], y1.block(blk)[lo:hi])
+				l.ratio = max(l.ratio, ratio) // NaN if either is
+				if !math.IsNaN(l.worst) && !(worst <= l.worst) {
+					l.worst = worst
 					l.row, l.col = (lo+at)/max(y0.cols, 1), (lo+at)%max(y0.cols, 1)
 				}
 			}
 		}
-		l.ratio = n.ratio
 	}
 }
 
-// norm is the largest block norm so far and the largest component in it.
-type norm struct{ ratio, worst float64 }
-
-// addNorm adds a block to n and returns the index of its worst component.
-func addNorm[T backend.Float](n *norm, tol backend.Tolerance, h float64, e, e2 []float64, k *[maxStages][]T, y0, y1 []T) int {
-	var sum, sum2, worst float64
-	at := 0
+// blockNorm is the error ratio of one block and its largest component, at index at:
+// of the first that is not finite worst is NaN.
+func blockNorm[T backend.Float](tol backend.Tolerance, h float64, e, e2 []float64, k *[maxStages][]T, y0, y1 []T) (ratio, worst float64, at int) {
+	var sum, sum2 float64
 	for i, v1 := range y1 {
-		var est, est2 float64
-		for j, a := range e {
-			if a != 0 {
-				est += a * float64(k[j][i])
-			}
-		}
-		for j, a := range e2 {
-			if a != 0 {
-				est2 += a * float64(k[j][i])
-			}
-		}
+		est, est2 := estimate(e, k, i), estimate(e2, k, i)
 		a1 := math.Abs(float64(v1))
-		if !(a1 <= math.MaxFloat64) || math.IsNaN(est-est) || math.IsNaN(est2-est2) {
-			n.ratio, n.worst = math.NaN(), math.Inf(1)
-			return i
-		}
 		scale := tol.Abs + tol.Rel*max(math.Abs(float64(y0[i])), a1)
 		r := math.Abs(scaled(h*est, scale))
-		sum += r * r
-		if e2 != nil {
-			sum2 += square(scaled(h*est2, scale))
+		if !(a1 <= math.MaxFloat64) || math.IsNaN(est-est) || math.IsNaN(est2-est2) || math.IsNaN(r) {
+			return math.NaN(), math.NaN(), i
 		}
+		sum += r * r
+		sum2 += square(scaled(h*est2, scale))
 		if r > worst {
 			worst, at = r, i
 		}
 	}
-	ratio := math.Sqrt(sum / float64(max(len(y1), 1)))
-	if e2 != nil && sum > 0 {
-		// Hairer's DOP853: |h|·ERR/√(n·(ERR + 0.01·ERR2)), ERR and ERR2 the sums of squares.
-		ratio = sum / math.Sqrt(float64(len(y1))*(sum+0.01*sum2))
+	n := float64(max(len(y1), 1))
+	switch {
+	case math.IsInf(sum, 1) || math.IsInf(sum2, 1):
+		return math.Inf(1), worst, at
+	case e2 == nil || sum == 0:
+		return math.Sqrt(sum / n), worst, at
 	}
-	if ratio > n.ratio {
-		n.ratio = ratio
+	// Hairer's DOP853: |h|·ERR/√(n·(ERR + 0.01·ERR2)), ERR and ERR2 the sums of squares.
+	return sum / math.Sqrt(n*(sum+0.01*sum2)), worst, at
+}
+
+// estimate is Σ e[j]·k[j][i].
+func estimate[T backend.Float](e []float64, k *[maxStages][]T, i int) (sum float64) {
+	for j, a := range e {
+		if a != 0 {
+			sum += a * float64(k[j][i])
+		}
 	}
-	if worst > n.worst {
-		n.worst = worst
-	}
-	return at
+	return sum
 }
 
 // Save writes the outputs that the accepted step has reached.
