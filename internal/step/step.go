@@ -79,6 +79,10 @@ type Loop[T backend.Float] struct {
 	e, e2     []float64
 	keep      []backend.Vec[T]
 	owned     []backend.Vec[T]
+
+	recorder  backend.Recorder // nil if the device has none
+	recording backend.Recording
+	plain     bool // an attempt cannot be recorded
 }
 
 // New allocates the memory of a loop.
@@ -88,6 +92,7 @@ func New[T backend.Float](c Config[T]) (*Loop[T], error) {
 		l.Free()
 		return nil, err
 	}
+	l.recorder, _ = c.Backend.(backend.Recorder)
 	tab := c.Tableau
 	for _, b := range l.K {
 		l.k = append(l.k, b.Vec)
@@ -98,10 +103,7 @@ func New[T backend.Float](c Config[T]) (*Loop[T], error) {
 	l.parts = append([]backend.Part[T]{{Y0: l.Y.Vec, Y1: l.Trial.Vec, K: l.k}}, c.ErrorParts...)
 	l.onAccept = []backend.Move[T]{{Dst: l.Y.Vec, Src: l.Trial.Vec}}
 
-	l.Control.Order = float64(tab.Order)
-	if tab.ErrorOrder > 0 {
-		l.Control.Order = float64(min(tab.Order, tab.ErrorOrder) + 1)
-	}
+	l.Control.Order = tab.ErrorExponent()
 	first := l.K[0].Vec
 	l.extraRows = backend.Saving
 	if c.Dense {
@@ -173,6 +175,10 @@ func (l *Loop[T]) Stages() []backend.Vec[T] { return l.k }
 
 // Free returns the loop's memory.
 func (l *Loop[T]) Free() {
+	if l.recording != nil {
+		l.recording.Close()
+		l.recording = nil
+	}
 	for _, v := range l.owned {
 		l.Backend.Free(v)
 	}
@@ -256,15 +262,17 @@ func (l *Loop[T]) Run(ctx context.Context, span backend.Span) (backend.Progress,
 		}
 	}
 	b.Start(l.Clock, span)
-	p, err := b.Poll(l.Clock)
-	if err != nil {
-		return p, err
-	}
-	if p.Running > 0 && span.H0 == 0 && ctx.Err() == nil {
+	p := backend.Progress{Running: l.Lanes}
+	if span.H0 == 0 && ctx.Err() == nil {
 		l.firstStep()
 	}
-	for p.Running > 0 && ctx.Err() == nil {
-		l.attempt()
+	for n, next := 0, 0; p.Running > 0 && ctx.Err() == nil; n++ {
+		l.enqueueAttempt(n)
+		if n < next {
+			continue
+		}
+		next = n + l.interval(n)
+		var err error
 		if p, err = b.Poll(l.Clock); err != nil {
 			return p, err
 		}
@@ -273,4 +281,39 @@ func (l *Loop[T]) Run(ctx context.Context, span backend.Span) (backend.Progress,
 		}
 	}
 	return p, nil
+}
+
+// interval is the number of attempts from one poll to the next, after n attempts. A
+// device that records goes on while the host polls: asking it seldom costs at most a
+// fifth of the attempts in vain, which do nothing once all lanes have ended.
+func (l *Loop[T]) interval(n int) int {
+	if l.recorder == nil {
+		return 1
+	}
+	return min(max(n/4, 4), 32)
+}
+
+// enqueueAttempt enqueues attempt n of a solve, by a recording if the device makes
+// one. The first of each solve runs as it is: what a verb has to do once, as when
+// parameters have changed, it does there.
+func (l *Loop[T]) enqueueAttempt(n int) {
+	if n == 0 || l.recorder == nil || l.plain || l.Dense { // a tape grows between attempts
+		l.attempt()
+		return
+	}
+	if l.recording != nil {
+		if l.recording.Replay() {
+			return
+		}
+		l.recording.Close()
+		l.recording = nil
+	}
+	rec, err := l.recorder.Record(l.attempt)
+	if err != nil {
+		l.plain = true
+		l.attempt()
+		return
+	}
+	l.recording = rec
+	rec.Replay()
 }
