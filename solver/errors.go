@@ -40,15 +40,22 @@ func (f Failure) Error() string {
 	}
 	switch f.Status {
 	case TooManyAttempts:
-		return fmt.Sprintf("%s: used up %d attempted steps, component %d has the largest error: raise Settings.MaxAttempts or loosen RTol and ATol; "+
-			"if the steps stay small where the solution is smooth, the problem is stiff and no explicit method suits it", where, f.Attempts, f.Component)
+		largest := ""
+		if f.Ratio > 0 { // fixed steps estimate no error
+			largest = fmt.Sprintf(", component %d has the largest error", f.Component)
+		}
+		return fmt.Sprintf("%s: used up %d attempted steps%s: raise Settings.MaxAttempts, or allow longer steps by looser RTol and ATol or a larger Step; "+
+			"if the steps stay small where the solution is smooth, the problem is stiff and no explicit method suits it", where, f.Attempts, largest)
 	case StepTooSmall:
 		return fmt.Sprintf("%s: the error of component %d is %.3g times the tolerance even at the smallest step: the solution may be singular there; "+
-			"loosen RTol and ATol, or put discontinuities of f into Settings.Breakpoints", where, f.Component, f.Ratio)
+			"end the span earlier, loosen RTol and ATol, or put discontinuities of f into Settings.Breakpoints", where, f.Component, f.Ratio)
 	case NotFinite:
-		return fmt.Sprintf("%s: component %d became NaN or infinite however small the step: the solution blows up there or f is not defined; "+
-			"end the span earlier, or check f, its parameters and z0", where, f.Component)
+		return fmt.Sprintf("%s: component %d became NaN or infinite, and no smaller step was left to try: the solution blows up there or f is not defined; "+
+			"end the span earlier, make a fixed Step smaller, or check f, its parameters and z0", where, f.Component)
 	case Cancelled:
+		if f.Joint {
+			where = fmt.Sprintf("the batch at t = %g, h = %.3g", f.T, f.H)
+		}
 		return where + ": cancelled before the end of the span"
 	}
 	return where + ": " + f.Status.String()
@@ -59,13 +66,14 @@ func (f Failure) Error() string {
 type Error struct {
 	Failures []Failure // ascending by sample; one for a batch that stepped jointly
 	Samples  int       // size of the batch
-	cause    error     // of the context, if it ended
+	cause    error     // why the context ended, if that cancelled a sample
 }
 
 // Failed returns an *Error about the lanes that are not done, or nil. A lane
-// that still runs counts as cancelled. cause is the context's error, if it ended.
+// that still runs counts as cancelled. cause says why the context ended, if it did.
 func Failed(lanes []backend.Lane, batch int, cause error) error {
 	var failed []Failure
+	cancelled := false
 	for i, l := range lanes {
 		if l.Status == Done {
 			continue
@@ -73,6 +81,7 @@ func Failed(lanes []backend.Lane, batch int, cause error) error {
 		if l.Status == backend.StatusRunning {
 			l.Status = Cancelled
 		}
+		cancelled = cancelled || l.Status == Cancelled
 		f := Failure{
 			Sample: i, Status: l.Status, T: l.T, H: l.H, Component: l.Col, Ratio: l.Ratio,
 			Attempts: l.Accepted + l.Rejected,
@@ -84,6 +93,9 @@ func Failed(lanes []backend.Lane, batch int, cause error) error {
 	}
 	if failed == nil {
 		return nil
+	}
+	if !cancelled {
+		cause = nil
 	}
 	return &Error{Failures: failed, Samples: batch, cause: cause}
 }
@@ -99,7 +111,7 @@ func (e *Error) Error() string {
 	return msg
 }
 
-// Unwrap makes errors.Is find each status that occurred and the context's error.
+// Unwrap makes errors.Is find each status that occurred and the cause of a cancellation.
 func (e *Error) Unwrap() []error {
 	seen := map[Status]bool{}
 	var errs []error

@@ -25,7 +25,9 @@ const (
 	Bosh3
 	// HeunEuler21 is Heun's method with Euler's for the error.
 	HeunEuler21
-	// Fehlberg12 is Fehlberg's RKF1(2).
+	// Fehlberg12 is Fehlberg's RKF1(2). At tolerances looser than 1e-5 its estimate is
+	// far below the error, because its first-order solution is nearly one of order 2:
+	// HeunEuler21 and Bosh3 are safer.
 	Fehlberg12
 
 	// The methods below have no error estimate: they need Settings.Step.
@@ -79,6 +81,14 @@ func (m Method) String() string {
 		return fmt.Sprintf("Method(%d)", uint8(m))
 	}
 	return methodNames[m]
+}
+
+// name is the method's, or that of a tableau of the user's own.
+func (s *Settings) name() string {
+	if s.Tableau != s.Method.Tableau() {
+		return s.Tableau.Name
+	}
+	return s.Method.String()
 }
 
 // ParseMethod returns the method of that name.

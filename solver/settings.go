@@ -3,6 +3,7 @@ package solver
 import (
 	"fmt"
 	"math"
+	"slices"
 	"unsafe"
 
 	"github.com/seed-5f5774c8/neuralode/backend"
@@ -58,7 +59,7 @@ type Settings struct {
 	Dense bool
 
 	// Progress, if not nil, is called after every attempted step, from the
-	// goroutine that solves. It must return quickly.
+	// goroutine that solves. It must return quickly and must not call the solver.
 	Progress func(backend.Progress)
 }
 
@@ -170,12 +171,16 @@ func Resolve[T backend.Float](s Settings) (Settings, []string, error) {
 	if s.MaxStep > 0 && s.MinStep > s.MaxStep {
 		return bad("MinStep is %g, above MaxStep, %g", s.MinStep, s.MaxStep)
 	}
+	if s.MaxStep > 0 && s.Step > s.MaxStep {
+		return bad("Step is %g, above MaxStep, %g", s.Step, s.MaxStep)
+	}
 	if s.Stepping > PerSample {
 		return bad("Stepping is %d; use Joint or PerSample", s.Stepping)
 	}
 	if s.Controller > PID {
 		return bad("Controller is %d; use PI, I or PID", s.Controller)
 	}
+	s.Breakpoints = slices.Clone(s.Breakpoints)
 	for i, t := range s.Breakpoints {
 		if math.IsNaN(t) || math.IsInf(t, 0) {
 			return bad("Breakpoints[%d] is %g; give finite times", i, t)

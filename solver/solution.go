@@ -1,8 +1,10 @@
 package solver
 
 import (
+	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"sort"
 
 	"github.com/seed-5f5774c8/neuralode/backend"
@@ -23,7 +25,7 @@ type Solution[T backend.Float] struct {
 	Stats  []Stats
 	// Backend is the device that ran the solve, Method the method's name.
 	Backend, Method string
-	// Warnings are remarks on the settings, for people.
+	// Warnings are remarks on the settings and on the choice of the device, for people.
 	Warnings []string
 
 	version *Version
@@ -77,17 +79,18 @@ func (s *Solution[T]) Version() *Version { return s.version }
 // denseLane holds the steps of one lane: where each begins, its size, and the
 // state at both ends and the stages, [2+stages, rows, D].
 type denseLane[T backend.Float] struct {
+	end  float64 // the time it reached
 	t, h []float64
 	d    [][]T
 }
 
-func readDense[T backend.Float](dev backend.Backend[T], loop *step.Loop[T]) ([]denseLane[T], error) {
+func readDense[T backend.Float](dev backend.Backend[T], loop *step.Loop[T], reached []backend.Lane) ([]denseLane[T], error) {
 	lanes := make([]denseLane[T], loop.Lanes)
 	keep := 2 + len(loop.Tableau.Dense.P)
 	n := keep * loop.Rows / loop.Lanes * loop.Cols
 	for i := range lanes {
 		steps := loop.Tape.Len(i)
-		l := denseLane[T]{t: make([]float64, steps), h: make([]float64, steps), d: make([][]T, steps)}
+		l := denseLane[T]{end: reached[i].T, t: make([]float64, steps), h: make([]float64, steps), d: make([][]T, steps)}
 		all := make([]T, steps*n)
 		for j := range l.t {
 			l.d[j] = all[j*n : (j+1)*n]
@@ -102,51 +105,54 @@ func readDense[T backend.Float](dev backend.Backend[T], loop *step.Loop[T]) ([]d
 }
 
 // At evaluates the solution at time t from the steps kept by Settings.Dense,
-// into a new slice, row-major [B, D]. It refuses times outside the span and times
-// that a failed sample did not reach.
+// into a new slice, row-major [B, D]. It refuses times outside the span. Of
+// samples that failed before t it says which in the error, and returns NaN beside
+// what the others have.
 func (s *Solution[T]) At(t float64) ([]T, error) {
 	if s.dense == nil && length(s.Times) != 0 {
-		return nil, fmt.Errorf("solver: At needs the steps of the solve; set Settings.Dense")
+		return nil, errors.New("solver: At needs the steps of the solve; set Settings.Dense")
 	}
 	first, last := s.Times[0], s.Times[len(s.Times)-1]
 	if !(t >= min(first, last) && t <= max(first, last)) {
 		return nil, fmt.Errorf("solver: At(%g) is outside the span from %g to %g, and a solution is not extrapolated; solve over a longer span", t, first, last)
 	}
-	z := make([]T, s.Batch*s.Dim)
+	z := slices.Clone(s.State(0))
 	if t == first {
-		copy(z, s.State(0))
 		return z, nil
 	}
+	var failed error
 	weights := make([]float64, len(s.tab.Dense.P))
 	n := len(z) / len(s.dense)
 	for i := range s.dense {
-		if err := s.dense[i].eval(z[i*n:(i+1)*n], t, s.tab, weights); err != nil {
-			return nil, fmt.Errorf("solver: At(%g), sample %d: %w", t, i, err)
+		l := &s.dense[i]
+		row := z[i*n : (i+1)*n]
+		if math.Abs(t-first) > math.Abs(l.end-first) {
+			for j := range row {
+				row[j] = T(math.NaN())
+			}
+			if failed == nil {
+				failed = fmt.Errorf("solver: At(%g): sample %d only got to t = %g: %w", t, i, l.end, s.Status[i])
+			}
+			continue
 		}
+		l.eval(row, t, s.tab, weights)
 	}
-	return z, nil
+	return z, failed
 }
 
-// eval interpolates within the step that t lies in.
-func (l *denseLane[T]) eval(dst []T, t float64, tab *tableau.Tableau, weights []float64) error {
-	forward := len(l.h) > 0 && l.h[0] > 0
-	// The first step that begins at or after t; t lies in the one before it.
-	i := sort.Search(len(l.t), func(i int) bool { return forward && l.t[i] >= t || !forward && l.t[i] <= t })
-	if i == 0 {
-		return fmt.Errorf("no step was taken")
-	}
-	i--
+// eval interpolates within the step that t lies in, t after the first step's
+// beginning and no later than the last one's end.
+func (l *denseLane[T]) eval(dst []T, t float64, tab *tableau.Tableau, weights []float64) {
 	n := len(dst)
+	forward := l.h[0] > 0
+	// The last step that begins at or before t.
+	i := sort.Search(len(l.t), func(i int) bool { return forward && l.t[i] > t || !forward && l.t[i] < t }) - 1
 	y0, y1, k := l.d[i][:n], l.d[i][n:2*n], l.d[i][2*n:]
-	x := (t - l.t[i]) / l.h[i]
-	if x > 1+1e-9 {
-		return fmt.Errorf("it only got to t = %g", l.t[i]+l.h[i])
-	}
-	if math.Abs(x-1) <= 1e-15 {
+	if t == l.end {
 		copy(dst, y1)
-		return nil
+		return
 	}
-	tab.Weights(weights, x)
+	tab.Weights(weights, min((t-l.t[i])/l.h[i], 1)) // above 1 by rounding
 	for j := range dst {
 		sum := 0.0
 		for s, w := range weights {
@@ -154,5 +160,4 @@ func (l *denseLane[T]) eval(dst []T, t float64, tab *tableau.Tableau, weights []
 		}
 		dst[j] = T(float64(y0[j]) + l.h[i]*sum)
 	}
-	return nil
 }

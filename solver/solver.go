@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"reflect"
 	"slices"
 	"sync"
 
@@ -18,6 +19,8 @@ import (
 type Solver[T backend.Float] struct {
 	dev      backend.Backend[T]
 	field    backend.Field[T]
+	dim      int
+	params   int
 	set      Settings
 	warnings []string
 
@@ -36,7 +39,7 @@ type Version struct{ _ byte }
 // New binds sys to dev. sys is an *mlp.Model, a field.Func or whatever else dev
 // can run; its parameters are copied. The caller closes the solver, then dev.
 func New[T backend.Float](dev backend.Backend[T], sys backend.System[T], set Settings) (*Solver[T], error) {
-	if dev == nil || sys == nil {
+	if isNil(dev) || isNil(sys) {
 		return nil, errors.New("solver: New needs a backend and a right-hand side, and got nil; solver.Auto opens a backend")
 	}
 	set, warnings, err := Resolve[T](set)
@@ -46,18 +49,28 @@ func New[T backend.Float](dev backend.Backend[T], sys backend.System[T], set Set
 	if err := checkFinite("parameter", sys.Params(), 0); err != nil {
 		return nil, err
 	}
-	f, err := dev.Bind(sys)
+	dev, f, remark, err := bind(dev, sys)
 	if err != nil {
 		return nil, err
 	}
-	return &Solver[T]{dev: dev, field: f, set: set, warnings: warnings, version: new(Version)}, nil
+	if remark != "" {
+		warnings = append(warnings, remark)
+	}
+	return &Solver[T]{dev: dev, field: f, dim: f.Dim(), params: f.NumParams(), set: set, warnings: warnings, version: new(Version)}, nil
+}
+
+// isNil reports whether x is nil or holds a nil pointer, as of a model whose error
+// was not looked at.
+func isNil(x any) bool {
+	v := reflect.ValueOf(x)
+	return !v.IsValid() || v.Kind() == reflect.Pointer && v.IsNil()
 }
 
 // Dim is the number of components of the state, D.
-func (s *Solver[T]) Dim() int { return s.field.Dim() }
+func (s *Solver[T]) Dim() int { return s.dim }
 
 // NumParams is the length of θ, P.
-func (s *Solver[T]) NumParams() int { return s.field.NumParams() }
+func (s *Solver[T]) NumParams() int { return s.params }
 
 // Settings returns the settings with all defaults filled in.
 func (s *Solver[T]) Settings() Settings { return s.set }
@@ -83,25 +96,29 @@ func (s *Solver[T]) freeLoop() {
 
 // SetParams replaces θ, which is copied.
 func (s *Solver[T]) SetParams(theta []T) error {
-	if len(theta) != s.field.NumParams() {
-		return fmt.Errorf("solver: SetParams got %d parameters, but the right-hand side has %d", len(theta), s.field.NumParams())
+	if len(theta) != s.params {
+		return fmt.Errorf("solver: SetParams got %d parameters, but the right-hand side has %d", len(theta), s.params)
 	}
 	if err := checkFinite("parameter", theta, 0); err != nil {
 		return err
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.version = new(Version)
-	s.dev.Upload(s.field.Params(), theta)
-	return nil
+	return s.Exclusive(func(dev backend.Backend[T], f backend.Field[T], _ *Version) error {
+		s.version = new(Version)
+		dev.Upload(f.Params(), theta)
+		return nil
+	})
 }
 
 // Params copies θ from the device.
 func (s *Solver[T]) Params() ([]T, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	theta := make([]T, s.field.NumParams())
-	return theta, s.dev.Download(theta, s.field.Params())
+	theta := make([]T, s.params)
+	err := s.Exclusive(func(dev backend.Backend[T], f backend.Field[T], _ *Version) error {
+		return dev.Download(theta, f.Params())
+	})
+	if err != nil {
+		return nil, err
+	}
+	return theta, nil
 }
 
 // Exclusive calls do with the backend and the field, while no other method of
@@ -122,14 +139,17 @@ func (s *Solver[T]) Exclusive(do func(dev backend.Backend[T], f backend.Field[T]
 //
 // If samples fail the error is an *[Error] that says which, where and what to do,
 // and the Solution holds everything that was computed. If ctx ends, the samples
-// still under way have status Cancelled and the error wraps ctx's.
+// still under way have status Cancelled and the error wraps the cause.
 func (s *Solver[T]) Solve(ctx context.Context, z0 []T, ts []float64) (*Solution[T], error) {
-	batch, err := checkInput(s.field.Dim(), z0, ts)
+	if ctx == nil {
+		return nil, errors.New("solver: Solve got a nil context; give context.Background() if nothing shall cancel it")
+	}
+	batch, err := checkInput(s.dim, z0, ts)
 	if err != nil {
 		return nil, err
 	}
 	var sol *Solution[T]
-	err = s.Exclusive(func(backend.Backend[T], backend.Field[T], *Version) error {
+	err = s.Exclusive(func(backend.Backend[T], backend.Field[T], *Version) (err error) {
 		sol, err = s.solve(ctx, batch, z0, ts)
 		return err
 	})
@@ -137,21 +157,20 @@ func (s *Solver[T]) Solve(ctx context.Context, z0 []T, ts []float64) (*Solution[
 }
 
 func (s *Solver[T]) solve(ctx context.Context, batch int, z0 []T, ts []float64) (*Solution[T], error) {
-	dim := s.field.Dim()
 	sol := &Solution[T]{
-		Times: slices.Clone(ts), Batch: batch, Dim: dim,
-		Y:       make([]T, len(ts)*batch*dim),
+		Times: slices.Clone(ts), Batch: batch, Dim: s.dim,
 		Status:  make([]Status, batch),
 		Stats:   make([]Stats, batch),
-		Backend: s.dev.Name(), Method: s.set.Tableau.Name, Warnings: s.warnings,
+		Backend: s.dev.Name(), Method: s.set.name(), Warnings: s.warnings,
 		version: s.version, tab: s.set.Tableau,
 	}
-	for i := range ts {
-		copy(sol.State(i), z0)
-	}
 	if length(ts) == 0 {
+		for range ts {
+			sol.Y = append(sol.Y, z0...)
+		}
 		for i := range sol.Status {
 			sol.Status[i] = Done
+			sol.Stats[i].T = ts[0]
 		}
 		return sol, nil
 	}
@@ -163,17 +182,19 @@ func (s *Solver[T]) solve(ctx context.Context, batch int, z0 []T, ts []float64) 
 	if _, err = loop.Run(ctx, s.set.Span(ts)); err != nil {
 		return nil, fmt.Errorf("solver: %w", err)
 	}
-	if err := s.dev.Download(sol.Y[batch*dim:], loop.Table); err != nil {
+	sol.Y = make([]T, len(ts)*len(z0))
+	copy(sol.Y, z0)
+	if err := s.dev.Download(sol.Y[len(z0):], loop.Table); err != nil {
 		return nil, fmt.Errorf("solver: %w", err)
-	}
-	if s.set.Dense {
-		if sol.dense, err = readDense(s.dev, loop); err != nil {
-			return nil, fmt.Errorf("solver: %w", err)
-		}
 	}
 	lanes := make([]backend.Lane, loop.Lanes)
 	if err := s.dev.Lanes(loop.Clock, lanes); err != nil {
 		return nil, fmt.Errorf("solver: %w", err)
+	}
+	if s.set.Dense {
+		if sol.dense, err = readDense(s.dev, loop, lanes); err != nil {
+			return nil, fmt.Errorf("solver: %w", err)
+		}
 	}
 	return sol, s.finish(ctx, sol, lanes)
 }
@@ -188,7 +209,7 @@ func (s *Solver[T]) loopFor(want shape) (*step.Loop[T], error) {
 		Backend: s.dev, Tableau: s.set.Tableau, System: forward[T]{s.field},
 		Tol:     s.set.Tolerance(),
 		Control: s.set.Control(),
-		Lanes:   s.set.Stepping.Lanes(want.batch), Blocks: 1, Rows: want.batch, Cols: s.field.Dim(),
+		Lanes:   s.set.Stepping.Lanes(want.batch), Blocks: 1, Rows: want.batch, Cols: s.dim,
 		Saves: want.saves, Dense: s.set.Dense, Poll: s.set.Progress,
 	})
 	if err != nil {
@@ -242,29 +263,39 @@ func (s *Settings) Span(ts []float64) backend.Span {
 func (s *Solver[T]) finish(ctx context.Context, sol *Solution[T], lanes []backend.Lane) error {
 	for b := range sol.Status {
 		l := &lanes[min(b, len(lanes)-1)]
+		if j := blank(sol, b, l.T); j >= 0 && l.Status == Done {
+			l.Status, l.Row, l.Col = NotFinite, b, j
+		}
+	}
+	for b := range sol.Status {
+		l := lanes[min(b, len(lanes)-1)]
 		if l.Status == backend.StatusRunning {
 			l.Status = Cancelled
 		}
-		sol.Status[b] = l.Status
-		sol.Stats[b] = StatsOf(*l)
-		if l.Status != Done {
-			blank(sol, b, l.T)
-		}
+		sol.Status[b], sol.Stats[b] = l.Status, StatsOf(l)
 	}
 	return Failed(lanes, sol.Batch, context.Cause(ctx))
 }
 
-// blank sets the outputs of a sample that were not reached to NaN.
-func blank[T backend.Float](sol *Solution[T], b int, t float64) {
+// blank sets the outputs of a sample that were not reached to NaN, and what is not
+// finite in the others: a state is checked before its step is accepted, but f at the
+// end of the last step, which an interpolant may need, can overflow after that. It
+// returns the first such component, or -1.
+func blank[T backend.Float](sol *Solution[T], b int, t float64) (bad int) {
+	bad = -1
 	for i, ti := range sol.Times {
-		if math.Abs(ti-sol.Times[0]) <= math.Abs(t-sol.Times[0]) {
-			continue
-		}
-		row := sol.Sample(i, b)
-		for j := range row {
-			row[j] = T(math.NaN())
+		reached := math.Abs(ti-sol.Times[0]) <= math.Abs(t-sol.Times[0])
+		for j, v := range sol.Sample(i, b) {
+			if reached && v-v == 0 {
+				continue
+			}
+			if reached && bad < 0 {
+				bad = j
+			}
+			sol.Sample(i, b)[j] = T(math.NaN())
 		}
 	}
+	return bad
 }
 
 func length(ts []float64) float64 { return math.Abs(ts[len(ts)-1] - ts[0]) }
@@ -284,6 +315,9 @@ func checkInput[T backend.Float](dim int, z0 []T, ts []float64) (batch int, err 
 		if math.IsNaN(t) || math.IsInf(t, 0) {
 			return 0, fmt.Errorf("solver: ts[%d] is %g; give finite times", i, t)
 		}
+	}
+	if math.IsInf(length(ts), 0) {
+		return 0, fmt.Errorf("solver: the span from %g to %g is longer than a float64 can say; rescale the time", ts[0], ts[len(ts)-1])
 	}
 	if len(ts) > 2 || len(ts) == 2 && ts[0] != ts[1] {
 		for i := 1; i < len(ts); i++ {

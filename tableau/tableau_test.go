@@ -204,7 +204,7 @@ func TestWeights_DoesNotAllocate(t *testing.T) {
 }
 
 func TestMethodsAreBuiltOnce(t *testing.T) {
-	if Tsit5() != Tsit5() {
+	if a, b := Tsit5(), Tsit5(); a != b {
 		t.Error("Tsit5 was built twice")
 	}
 	a, b := All(), All()
