@@ -74,7 +74,7 @@ func (m *memory[T]) free(dev backend.Backend[T]) {
 	}
 }
 
-// upload sets the tables and the state at the start of the reverse solve.
+// upload sets the tables, and the state at the start of the reverse solve.
 func (m *memory[T]) upload(dev backend.Backend[T], sol *solver.Solution[T], dLdz []T, at []int) {
 	n := sol.Batch * sol.Dim
 	table := func(dst backend.Vec[T], src []T) {
@@ -85,6 +85,11 @@ func (m *memory[T]) upload(dev backend.Backend[T], sol *solver.Solution[T], dLdz
 	}
 	table(m.saved, sol.Y)
 	table(m.jump, dLdz)
+	m.rewind(dev)
+}
+
+// rewind sets the state at the start of the reverse solve from the tables.
+func (m *memory[T]) rewind(dev backend.Backend[T]) {
 	dev.Copy(m.reached, m.saved)
 	dev.Copy(m.loop.Y.Of[0], m.saved.Block(0))
 	dev.Copy(m.loop.Y.Of[1], m.jump.Block(0))

@@ -1,0 +1,67 @@
+# Needs Go, gcc (for the race detector only) and make. Tools are pinned in go.mod.
+
+GO         ?= go
+BACKEND    ?= cpu
+BENCH      ?= .
+BENCHFLAGS ?=
+FUZZTIME   ?= 30s
+
+# GOOS/GOARCH that must build besides this machine's own.
+CROSS := linux/amd64 darwin/arm64 windows/amd64
+
+-include kernels/kernels.mk
+
+.DEFAULT_GOAL := help
+.PHONY: help build demo test lint cross race bench cover fuzz table-solvers
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+build: ## compile every package
+	$(GO) build ./...
+
+demo: ## learn the hare-lynx record; writes demo/hare_lynx.png and demo/model.safetensors (BACKEND=cpu)
+	$(GO) run ./demo -backend $(BACKEND)
+
+test: ## vet and test every package
+	$(GO) vet ./...
+	$(GO) test ./...
+
+lint: cross ## gofmt, vet, staticcheck, a tidy go.mod, the README's table, and the builds of cross
+	@files=$$(gofmt -l .); test -z "$$files" || { echo "not formatted (run gofmt -w):"; echo "$$files"; exit 1; }
+	$(GO) vet ./...
+	$(GO) tool staticcheck ./...
+	$(GO) mod tidy -diff
+	@old=$$($(GO) run ./internal/tables/solvers -methods | grep -vxFf README.md); \
+	test -z "$$old" || { echo "README.md lacks these lines of the table of methods:"; echo "$$old"; exit 1; }
+
+cross: ## build and vet for other systems, without cgo
+	@set -e; for target in $(CROSS); do \
+		echo "CGO_ENABLED=0 $$target"; \
+		export CGO_ENABLED=0 GOOS=$${target%/*} GOARCH=$${target#*/}; \
+		$(GO) build ./...; \
+		$(GO) vet ./...; \
+	done
+
+race: ## test the packages that start goroutines under the race detector
+	$(GO) test -race $$(grep -rlE '^\s*go [a-zA-Z]|\.Go\(func|t\.Parallel' --include='*.go' . | xargs -n1 dirname | sort -u)
+
+bench: ## run the benchmarks whose names match BENCH
+	$(GO) test -run '^$$' -bench '$(BENCH)' -benchmem $(BENCHFLAGS) ./...
+
+cover: ## coverage of each package by all tests, and in total
+	@set -e; dir=$$(mktemp -d); trap 'rm -rf "$$dir" "$$dir.log"' EXIT; \
+	$(GO) test -cover -coverpkg=./... ./... -args -test.gocoverdir="$$dir" >"$$dir.log" || { cat "$$dir.log"; exit 1; }; \
+	$(GO) tool covdata percent -i="$$dir"; \
+	$(GO) tool covdata textfmt -i="$$dir" -o=cover.out; \
+	$(GO) tool cover -func=cover.out | tail -n 1
+
+fuzz: ## run every fuzz target for FUZZTIME
+	@grep -roE '^func Fuzz\w+' --include='*_test.go' . | sed -E 's|/[^/]*:func | |' | sort -u | \
+	while read -r dir target; do \
+		echo "$$dir $$target"; \
+		$(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) "$$dir" || exit 1; \
+	done
+
+table-solvers: ## evaluations and errors of every method at 1e-3, 1e-6, 1e-9
+	$(GO) run ./internal/tables/solvers

@@ -1,0 +1,17 @@
+// Package neuralode is the root of a library that solves and learns neural ordinary
+// differential equations,
+//
+//	dz/dt = f(z, t; θ),  z(t0) = z0
+//
+// (Chen et al. 2018, arXiv 1806.07366). It holds nothing itself; the packages are
+//
+//   - mlp: a multilayer perceptron as f, its parameters, files
+//   - field: f written in Go, with derivatives by dual numbers; sums of both
+//   - solver: solutions of a batch, by explicit Runge-Kutta methods
+//   - adjoint: gradients of a loss of a solution, by the continuous adjoint method
+//   - train: losses, optimisers, the training loop, checkpoints
+//   - tableau: the Runge-Kutta methods as data
+//   - backend: the interface behind which a device computes; cpu is the host's
+//
+// The example learns a rotation from four points on it.
+package neuralode
