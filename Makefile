@@ -9,7 +9,7 @@ FUZZTIME   ?= 30s
 # GOOS/GOARCH that must build besides this machine's own.
 CROSS := linux/amd64 darwin/arm64 windows/amd64
 
--include kernels/kernels.mk
+include kernels/kernels.mk gpu/gpu.mk
 
 .DEFAULT_GOAL := help
 .PHONY: help build demo test lint cross race bench cover fuzz table-solvers

@@ -19,7 +19,7 @@ func FuzzSolve(f *testing.F) {
 	f.Add(uint8(2), uint8(2), 1e300, 1.1e300, 1.2e300, 1e-9, 0.0, 0.0, 1e280, 0.0, 0.0, 1.15e300, 1e30)
 	f.Add(uint8(6), uint8(1), 0.0, 5e-324, 1e-323, 1e-6, 1e-6, 0.0, 0.0, 0.0, 0.0, 5e-324, 1.0)
 	f.Add(uint8(1), uint8(0), 1.0, math.Nextafter(1, 2), 1.5, 1e-300, 1e-300, 0.0, 0.0, 0.0, 0.0, 1.25, 1.0)
-	f.Add(uint8(200), uint8(255), math.NaN(), math.Inf(1), -0.0, -1.0, math.NaN(), math.Inf(-1), -1.0, 1.0, 0.5, math.NaN(), math.NaN())
+	f.Add(uint8(200), uint8(255), math.NaN(), math.Inf(1), math.Copysign(0, -1), -1.0, math.NaN(), math.Inf(-1), -1.0, 1.0, 0.5, math.NaN(), math.NaN())
 	f.Add(uint8(8), uint8(0x35), -78.7, -57.0, 81.0, 0.0, 0.0, 75.1, 0.0, 0.0, 88.0, 17.6, 8.0)
 	f.Add(uint8(11), uint8(0), -1e308, 0.0, 1e308, 1e-6, 1e-6, 1e308, 0.0, 0.0, 0.0, 0.0, 0.0)
 	f.Fuzz(func(t *testing.T, method, bits uint8, t0, t1, t2, rtol, atol, step, first, maxStep, minStep, brk, z float64) {

@@ -105,7 +105,7 @@ func (s *Solver[T]) SetParams(theta []T) error {
 	return s.Exclusive(func(dev backend.Backend[T], f backend.Field[T], _ *Version) error {
 		s.version = new(Version)
 		dev.Upload(f.Params(), theta)
-		return nil
+		return dev.Sync()
 	})
 }
 

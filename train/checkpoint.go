@@ -132,6 +132,9 @@ func removeTemporary(path string) {
 
 // save writes the checkpoint.
 func (f *fit[T]) save() error {
+	if err := f.pull(); err != nil {
+		return err
+	}
 	tensors := []safetensors.Tensor{
 		vector("theta", f.theta), vector("theta.good", f.good), vector("theta.best", f.best),
 		safetensors.New("history", []int{len(f.history), recordFields}, flatten(f.history)),

@@ -122,13 +122,20 @@ type Result[T backend.Float] struct {
 // every error but those about its arguments and the checkpoint. An Objective's
 // error, and a loss, gradient or parameter that is not finite (a *[NonFiniteError]),
 // end the run; so does ctx, whose error is wrapped.
+//
+// Where obj is a [Trajectories] without learned initial states, on a backend that is a
+// backend.Trainer and has room for all of the data, the run stays on the device, which
+// sends back a few words an update. The results are the host's to rounding.
 func Fit[T backend.Float](ctx context.Context, obj Objective[T], theta []T, set Settings[T]) (*Result[T], error) {
 	f, err := newFit(obj, theta, set)
 	if err != nil {
 		return nil, err
 	}
-	defer f.rep.close()
+	defer f.close()
 	stop, err := f.run(ctx)
+	if e := f.pull(); e != nil {
+		stop, err = Failed, errors.Join(err, e)
+	}
 	if f.set.Checkpoint != "" && stop != Failed {
 		err = errors.Join(err, f.save())
 	}
@@ -178,6 +185,7 @@ type fit[T backend.Float] struct {
 	all         []int // samples of the validation
 	saved       time.Time
 	rep         *reporter
+	dev         *resident[T] // nil if updates are made on the host
 }
 
 func newFit[T backend.Float](obj Objective[T], theta []T, set Settings[T]) (*fit[T], error) {
@@ -243,9 +251,31 @@ func newFit[T backend.Float](obj Objective[T], theta []T, set Settings[T]) (*fit
 	if f.Position > 0 {
 		f.shuffle()
 	}
+	var err error
+	if f.dev, err = newResident(obj, &f.state); err != nil {
+		return nil, err
+	}
 	f.rep = newReporter(set.Progress, set.Title, "epoch", f.updates, f.perEpoch)
 	f.rep.resume(f.Step)
 	return f, nil
+}
+
+func (f *fit[T]) close() {
+	f.rep.close()
+	if f.dev != nil {
+		f.dev.close()
+	}
+}
+
+// pull brings the host's state up to that of a device that makes the updates.
+func (f *fit[T]) pull() error {
+	if f.dev == nil {
+		return nil
+	}
+	if err := f.dev.pull(&f.state); err != nil {
+		return fmt.Errorf("train: reading the parameters after step %d: %w", f.Step, err)
+	}
+	return nil
 }
 
 // full: every update takes all samples.
@@ -292,6 +322,9 @@ func (f *fit[T]) stopped(ctx context.Context, err error) (Stop, error) {
 	case ctx.Err() != nil:
 		return Cancelled, fmt.Errorf("train: cancelled at step %d of epoch %d: %w", f.Step, f.Epoch, context.Cause(ctx))
 	}
+	if e := f.pull(); e != nil {
+		err = errors.Join(err, e)
+	}
 	copy(f.theta, f.good)
 	return Failed, err
 }
@@ -318,28 +351,10 @@ func (f *fit[T]) step(ctx context.Context) error {
 	}
 	batch := f.order[f.Position:min(f.Position+f.set.BatchSize, f.n)]
 	f.evaluations++
-	loss, err := f.obj.Gradient(ctx, f.theta, batch, f.grad)
-	if err != nil {
-		return fmt.Errorf("train: step %d of epoch %d: %w", f.Step, f.Epoch, err)
-	}
-	norm := math.NaN()
-	if finite(loss) {
-		norm = Norm(f.grad)
-	}
-	if !finite(norm) {
-		return f.diagnose(ctx, batch, loss, norm)
-	}
-	if f.set.ClipNorm > 0 {
-		ClipNorm(f.grad, f.set.ClipNorm)
-	}
-	copy(f.good, f.theta)
-	if f.exact() {
-		f.consider(loss)
-	}
 	factor := f.set.Schedule.Factor(f.Step)
-	Update(f.set.Optimizer, factor, f.theta, f.grad, f.opt)
-	if i := firstNonFinite(f.theta); i >= 0 {
-		return &NonFiniteError{What: "update", Value: float64(f.theta[i]), Step: f.Step, Epoch: f.Epoch, Param: i, Sample: -1}
+	loss, norm, err := f.update(ctx, batch, factor)
+	if err != nil {
+		return err
 	}
 	f.Step++
 	f.Position += len(batch)
@@ -352,9 +367,78 @@ func (f *fit[T]) step(ctx context.Context) error {
 	return f.call(f.set.OnStep, now)
 }
 
+// update makes one update and returns the loss and the gradient's norm before it.
+func (f *fit[T]) update(ctx context.Context, batch []int, factor float64) (loss, norm float64, err error) {
+	if f.dev != nil {
+		if loss, norm, err = f.updateOnDevice(ctx, batch, factor); !errors.Is(err, errHost) {
+			return loss, norm, err
+		}
+		if err = f.pull(); err != nil {
+			return 0, 0, err
+		}
+	}
+	if loss, err = f.obj.Gradient(ctx, f.theta, batch, f.grad); err != nil {
+		return 0, 0, fmt.Errorf("train: step %d of epoch %d: %w", f.Step, f.Epoch, err)
+	}
+	norm = math.NaN()
+	if finite(loss) {
+		norm = Norm(f.grad)
+	}
+	if !finite(norm) {
+		return 0, 0, f.diagnose(ctx, batch, loss, norm)
+	}
+	if f.set.ClipNorm > 0 {
+		ClipNorm(f.grad, f.set.ClipNorm)
+	}
+	copy(f.good, f.theta)
+	if f.exact() && f.improves(loss) {
+		copy(f.best, f.theta)
+	}
+	Update(f.set.Optimizer, factor, f.theta, f.grad, f.opt)
+	if i := firstNonFinite(f.theta); i >= 0 {
+		return 0, 0, f.badUpdate(i)
+	}
+	if f.dev != nil {
+		err = f.dev.push(&f.state)
+	}
+	return loss, norm, err
+}
+
+// updateOnDevice is update without the host, or errHost if it takes the host.
+func (f *fit[T]) updateOnDevice(ctx context.Context, batch []int, factor float64) (loss, norm float64, err error) {
+	o := &f.set.Optimizer
+	out, err := f.dev.step(ctx, batch, backend.Optimizer{
+		Kind: backend.OptimizerKind(o.Kind), Step: f.opt.Step + 1, LR: o.LR * factor, WeightDecay: o.WeightDecay,
+		Beta1: o.Beta1, Beta2: o.Beta2, Alpha: o.Alpha, Eps: o.Eps,
+		Momentum: o.Momentum, Dampening: o.Dampening, Nesterov: o.Nesterov, Clip: f.set.ClipNorm,
+	})
+	if err != nil {
+		return 0, 0, fmt.Errorf("train: step %d of epoch %d: %w", f.Step, f.Epoch, err)
+	}
+	f.opt.Step++
+	if f.exact() && f.improves(out.Loss) {
+		f.dev.keep()
+	}
+	if out.BadParam >= 0 {
+		if err := f.pull(); err != nil {
+			return 0, 0, err
+		}
+		return 0, 0, f.badUpdate(out.BadParam)
+	}
+	return out.Loss, out.Norm, nil
+}
+
+// badUpdate is the error of an update that made parameter i not finite.
+func (f *fit[T]) badUpdate(i int) error {
+	return &NonFiniteError{What: "update", Value: float64(f.theta[i]), Step: f.Step, Epoch: f.Epoch, Param: i, Sample: -1}
+}
+
 func (f *fit[T]) call(callback func(Report[T]) error, r Record) error {
 	if callback == nil {
 		return nil
+	}
+	if err := f.pull(); err != nil {
+		return err
 	}
 	if err := callback(Report[T]{Record: r, Theta: f.theta}); err != nil {
 		return fmt.Errorf("train: the callback of step %d: %w", r.Step, err)
@@ -385,7 +469,9 @@ func (f *fit[T]) endEpoch(ctx context.Context) error {
 	}
 	if f.set.Validation == nil {
 		if !f.full() {
-			f.consider(r.Loss)
+			if err := f.consider(r.Loss); err != nil {
+				return err
+			}
 		}
 	} else if r.Epoch%f.set.ValidateEvery == 0 {
 		loss, err := f.validate(ctx)
@@ -393,7 +479,9 @@ func (f *fit[T]) endEpoch(ctx context.Context) error {
 			return err
 		}
 		r.Validation = loss
-		f.consider(loss)
+		if err := f.consider(loss); err != nil {
+			return err
+		}
 	}
 	f.Epoch, f.Position, f.LossSum = r.Epoch, 0, 0
 	f.history = append(f.history, r)
@@ -407,6 +495,9 @@ func (f *fit[T]) validate(ctx context.Context) (float64, error) {
 	obj, all, what := f.set.Validation, f.all, "validation loss"
 	if obj == nil {
 		obj, all, what = f.obj, f.order, "loss"
+	}
+	if err := f.pull(); err != nil {
+		return 0, err
 	}
 	theta := f.theta[:obj.NumParams()]
 	loss, err := obj.Loss(ctx, theta, all)
@@ -423,16 +514,28 @@ func (f *fit[T]) validate(ctx context.Context) (float64, error) {
 }
 
 // consider compares the loss of the current parameters with the best one.
-func (f *fit[T]) consider(loss float64) {
-	if loss < float64(f.BestLoss) {
-		f.BestLoss, f.BestStep = number(loss), f.Step
+func (f *fit[T]) consider(loss float64) error {
+	if f.improves(loss) {
+		if err := f.pull(); err != nil {
+			return err
+		}
 		copy(f.best, f.theta)
+	}
+	return nil
+}
+
+// improves notes a loss and reports whether it is the smallest.
+func (f *fit[T]) improves(loss float64) bool {
+	best := loss < float64(f.BestLoss)
+	if best {
+		f.BestLoss, f.BestStep = number(loss), f.Step
 	}
 	if loss < float64(f.Reference)-f.set.MinDelta {
 		f.Reference, f.Bad = number(loss), 0
 	} else {
 		f.Bad++
 	}
+	return best
 }
 
 // finish completes the result of a run that did not fail with what a checkpoint
@@ -455,7 +558,9 @@ func (f *fit[T]) finish(ctx context.Context, stop Stop) (*Result[T], error) {
 		if f.set.Validation != nil {
 			f.history[n-1].Validation = loss
 		}
-		f.consider(loss)
+		if err := f.consider(loss); err != nil {
+			return f.result(Failed), err
+		}
 	}
 	return f.result(stop), nil
 }

@@ -1,0 +1,29 @@
+# The GPU backend: its tests and its benchmark. Both need cuda.h and a C compiler.
+# They run on a device, or under a stand-in for the driver that executes the kernels on
+# the CPU: STANDIN is the folder of its libcuda.so.1.
+
+STANDIN ?=
+CUDA_ENV := CGO_CFLAGS="-I$(CURDIR)/gpu/compat $(CGO_CFLAGS)" $(if $(STANDIN),LD_LIBRARY_PATH="$(STANDIN):$$LD_LIBRARY_PATH")
+
+# What the stand-in varies: the order in which work runs and how late, what it looks for,
+# and the device that it is.
+STANDIN_MODES := CUDASIM_ASYNC=lazy,CUDASIM_SEED=1 CUDASIM_ASYNC=lazy,CUDASIM_SEED=2 CUDASIM_ASYNC=lazy,CUDASIM_SEED=3 \
+	CUDASIM_RACECHECK=1 CUDASIM_LEAKCHECK=1 CUDASIM_SM=70 CUDASIM_SM=75 CUDASIM_SM=80 CUDASIM_SM=90
+
+.PHONY: test-gpu bench-gpu
+
+test-gpu: ## test the GPU backend; STANDIN=folder of a stand-in for libcuda.so.1, if there is no device
+	$(CUDA_ENV) $(GO) vet -tags cuda ./gpu/... ./bench/gpu
+	$(CUDA_ENV) $(GO) test -tags cuda -count=1 ./gpu/...
+ifneq ($(STANDIN),)
+	@set -e; log=$$(mktemp); trap 'rm -f "$$log"' EXIT; for mode in $(STANDIN_MODES); do \
+		echo "$$mode"; \
+		env $$(echo $$mode | tr , ' ') $(CUDA_ENV) $(GO) test -tags cuda -count=1 -v -run '^(TestConformance|TestSolve_Reruns)$$' ./gpu >$$log 2>&1 \
+			|| { grep -v '^=== RUN' $$log; exit 1; }; \
+		if grep -E '\[cudasim\] .*(leak|race): ' $$log; then exit 1; fi; \
+		grep -E '^(---|ok)' $$log; \
+	done
+endif
+
+bench-gpu: ## time the GPU backend beside what the device can do and the CPU backend; BENCH_GPU_FLAGS="-markdown FILE -json FILE"
+	$(CUDA_ENV) $(GO) run -tags cuda ./bench/gpu $(BENCH_GPU_FLAGS)

@@ -1,0 +1,33 @@
+package gpu
+
+// Options says which device to open and how. Its zero value is device 0 with all of
+// its memory.
+type Options struct {
+	// Device is the index of the device, UUID its name as nvidia-smi -L writes it, with
+	// or without GPU- in front; UUID wins if it is set.
+	Device int
+	UUID   string
+	// MemoryLimit is the most memory to hold on the device, in bytes; 0 means what
+	// the device has.
+	MemoryLimit int64
+	// Debug waits after every launch, so that a failure names its kernel. It is slow.
+	Debug bool
+}
+
+// DeviceInfo describes a device.
+type DeviceInfo struct {
+	Index        int
+	Name         string
+	UUID         string
+	Major, Minor int   // compute capability
+	Memory       int64 // bytes
+	SMs          int   // multiprocessors
+}
+
+// Counts says what a device was asked to do.
+type Counts struct {
+	Launches         int64 // of kernels, those in a recorded step counted at every replay
+	Graphs           int64 // replays of a recorded step
+	Waits            int64 // of the host for the device
+	ToDevice, ToHost int64 // bytes copied
+}

@@ -1,0 +1,264 @@
+// The state's verbs: combine stages, measure the error, save outputs, commit.
+//
+// Vecs are dense row-major [blocks][rows][cols] of T. With one lane every row
+// belongs to it, otherwise row r of each block belongs to lane r; rows whose lane is
+// not selected are not touched.
+//
+// combine: dst = y + h·Σ_j coef_j·k_j in ascending order of j, h·coef_j rounded to T.
+// commit: dst = src. stop: table[j] = y, y += table[j] or y = table[j].
+//   A thread owns V adjacent elements: 16 bytes, or one (the _1 entries) where
+//   rows are not whole in 16 bytes.
+// error: the estimate of element i is h·Σ_j e_j·k_j[i], over abs + rel·max(|y0|, |y1|);
+//   its RMS over the elements of a lane, the largest over blocks and parts, in double.
+//   Threads and blocks own what reduce.cuh says.
+// save: y0 + h·Σ_j k_j·Σ_m p_jm·x^(m+1) to the output's block of the table. A team of
+//   threads of a warp owns a lane, or blocks own chunks of one.
+//
+// Reference: cpu/rk.go: Combine, Commit, AtStop, ErrorRatio, Save.
+#include "reduce.cuh"
+
+const int MOVES = 8;   // of one commit, at most
+const int STAGES = 32; // of a method
+const int TERMS = 320; // stages times powers of an interpolant
+
+template <class T> struct CombineArgs {
+    ClockView clk;
+    Flat x;
+    T *dst;
+    const T *y, *k[STAGES];
+    double coef[STAGES];
+    int count, rows; // rows: which are selected
+};
+
+template <int V, class T> static __device__ void combine(const CombineArgs<T> &a) {
+    const long long e = a.x.mine(V);
+    if (e < 0) return;
+    const int lane = a.x.lane(a.clk, e);
+    if (!a.clk.selected(lane, a.rows)) return;
+    const double h = a.clk.size(lane, a.rows);
+    Pack<T, V> sum = load<V>(a.y, e);
+#pragma unroll 4
+    for (int j = 0; j < a.count; j++) {
+        const T c = (T)(h * a.coef[j]);
+        const Pack<T, V> k = load<V>(a.k[j], e);
+#pragma unroll
+        for (int i = 0; i < V; i++) sum.v[i] = fma(c, k.v[i], sum.v[i]);
+    }
+    store<V>(a.dst, e, sum);
+}
+
+template <class T> struct CommitArgs {
+    ClockView clk;
+    Flat x;
+    T *dst[MOVES];
+    const T *src[MOVES];
+    int count, rows;
+};
+
+template <int V, class T> static __device__ void commit(const CommitArgs<T> &a) {
+    const long long e = a.x.mine(V);
+    if (e < 0 || !a.clk.selected(a.x.lane(a.clk, e), a.rows)) return;
+    for (int m = 0; m < a.count; m++) store<V>(a.dst[m], e, load<V>(a.src[m], e));
+}
+
+enum StopOp { STOP_STORE, STOP_ADD, STOP_LOAD };
+
+template <class T> struct StopArgs {
+    ClockView clk;
+    Flat x;
+    T *y, *table;
+    int blocks, op;
+};
+
+template <int V, class T> static __device__ void stop(const StopArgs<T> &a) {
+    const long long e = a.x.mine(V);
+    if (e < 0) return;
+    const int lane = a.x.lane(a.clk, e), hit = a.clk.word(WORD_HIT, lane);
+    if (hit < 0 || hit >= a.blocks) return;
+    T *row = a.table + hit * a.x.total;
+    if (a.op == STOP_STORE) {
+        store<V>(row, e, load<V>(a.y, e));
+        return;
+    }
+    Pack<T, V> r = load<V>(row, e);
+    if (a.op == STOP_ADD) {
+        const Pack<T, V> y = load<V>(a.y, e);
+        for (int i = 0; i < V; i++) r.v[i] = y.v[i] + r.v[i];
+    }
+    store<V>(a.y, e, r);
+    if (a.clk.lanes == 1 ? e == 0 : e % a.x.cols == 0) a.clk.set_stale(lane, true);
+}
+
+template <class T> struct ErrorArgs {
+    ClockView clk;
+    Extent x;
+    const T *y0, *y1, *k[STAGES];
+    double e[STAGES], e2[STAGES];
+    double rel, abs;
+    void *partial;
+    int count;  // of stages
+    int second; // there is an e2
+    int first;  // of the parts
+    int team, chunk, chunks, unused;
+};
+
+// Error is the norm of reduce.cuh that decides about an attempt.
+template <class T> struct Error {
+    // Sum holds sums of squares of both estimates over their scales, and the largest
+    // component of the first with the least index, NaN if a component is not finite.
+    struct Sum {
+        double s, s2, worst;
+        long long at;
+        __device__ void add(const Sum &o) {
+            s += o.s, s2 += o.s2;
+            const bool bad = isnan(worst), other = isnan(o.worst);
+            if (bad != other ? other : o.worst > worst || ((bad || o.worst == worst) && o.at < at))
+                worst = o.worst, at = o.at;
+        }
+    };
+    const ErrorArgs<T> &a;
+    double h, ratio, worst;
+    long long at; // element of the lane's block where worst is new, or -1
+
+    __device__ Error(const ErrorArgs<T> &a) : a(a), at(-1) {}
+
+    __device__ void open(const ClockView &c, int lane) {
+        h = c.real(REAL_H, lane);
+        ratio = a.first ? 0 : c.real(REAL_RATIO, lane);
+        worst = a.first ? -1 : c.real(REAL_WORST, lane);
+    }
+
+    static __device__ double scaled(double x, double scale) { return x == 0 ? 0 : x / scale; }
+
+    __device__ void term(Sum &sum, long long e, long long i) const {
+        double est = 0, est2 = 0;
+#pragma unroll 4
+        for (int j = 0; j < a.count; j++) {
+            const double k = a.k[j][e];
+            // A zero weight keeps an infinite k out of a sum that does not use it.
+            est += a.e[j] != 0 ? a.e[j] * k : 0;
+            if (a.second) est2 += a.e2[j] != 0 ? a.e2[j] * k : 0;
+        }
+        const double v1 = a.y1[e];
+        const double scale = a.abs + a.rel * fmax(fabs((double)a.y0[e]), fabs(v1));
+        const double r = fabs(scaled(h * est, scale));
+        sum.s += r * r;
+        if (a.second) {
+            const double r2 = scaled(h * est2, scale);
+            sum.s2 += r2 * r2;
+        }
+        if (isnan(sum.worst)) return;
+        if (!(isfinite(v1) && isfinite(est) && isfinite(est2)) || isnan(r))
+            sum.worst = nan(""), sum.at = i;
+        else if (r > sum.worst)
+            sum.worst = r, sum.at = i;
+    }
+
+    __device__ void close(const Sum &sum, long long n) {
+        const double m = n > 0 ? (double)n : 1;
+        double r;
+        if (isnan(sum.worst)) r = nan("");
+        else if (isinf(sum.s) || isinf(sum.s2)) r = HUGE_VAL;
+        else if (!a.second || sum.s == 0) r = sqrt(sum.s / m);
+        // Hairer's DOP853: |h|·ERR/√(n·(ERR + 0.01·ERR2)), ERR and ERR2 the sums of squares.
+        else r = sum.s / sqrt(m * (sum.s + 0.01 * sum.s2));
+        if (!(r <= ratio)) ratio = isnan(ratio) ? ratio : r;
+        if (!isnan(worst) && !(sum.worst <= worst)) worst = sum.worst, at = sum.at;
+    }
+
+    __device__ void store(const ClockView &c, int lane, const Extent &x) const {
+        c.real(REAL_RATIO, lane) = ratio;
+        c.real(REAL_WORST, lane) = worst;
+        if (at < 0 && !a.first) return;
+        const long long e = at < 0 ? 0 : lane * x.n + at;
+        c.word(WORD_ROW, lane) = (int)(e / max(x.cols, 1));
+        c.word(WORD_COL, lane) = (int)(e % max(x.cols, 1));
+    }
+};
+
+template <class T> struct SaveArgs {
+    ClockView clk;
+    Extent x; // one block
+    const T *y0, *y1, *k[STAGES];
+    T *table;
+    int blocks;  // of the table
+    int stages, powers;
+    int team;    // threads of a lane: a power of two up to 32, or BLOCK
+    int chunks;  // blocks of a lane, if team is BLOCK
+    int unused;
+    double dense[TERMS]; // [stages][powers]
+};
+
+// save keeps T(h·weight) of each stage in shared memory, [teams][stages].
+template <class T> static __device__ void save(const SaveArgs<T> &a) {
+    extern __shared__ double shared[];
+    const ClockView &c = a.clk;
+    const bool block = a.team == BLOCK;
+    const int team = threadIdx.x / a.team, j = threadIdx.x % a.team;
+    const int lane = block ? blockIdx.x / a.chunks : blockIdx.x * (BLOCK / a.team) + team;
+    const int first = block ? blockIdx.x % a.chunks * BLOCK + j : j, step = block ? a.chunks * BLOCK : a.team;
+    T *w = (T *)shared + team * a.stages;
+
+    int out = 0, end = 0;
+    if (lane < c.lanes && c.selected(lane, ROWS_ACCEPTED)) {
+        out = c.word(WORD_SAVE_FROM, lane);
+        end = min(c.word(WORD_SAVE, lane), a.blocks);
+    }
+    // The loop is uniform in what synchronises: the block or the warp.
+    for (; block ? out < end : __any_sync(FULL, out < end); out++) {
+        const bool active = out < end;
+        const double t = active ? c.span->saves[out] : 0;
+        const bool inside = active && t != c.real(REAL_T, lane);
+        if (inside) {
+            const double h = c.real(REAL_TOOK_H, lane), x = (t - c.real(REAL_TOOK_T, lane)) / h;
+#pragma unroll 1
+            for (int s = j; s < a.stages; s += a.team) {
+                const double *p = a.dense + s * a.powers;
+                double sum = 0;
+                for (int m = a.powers - 1; m >= 0; m--) sum = (sum + p[m]) * x;
+                w[s] = (T)(h * sum);
+            }
+        }
+        if (block) __syncthreads();
+        else __syncwarp();
+        if (active) {
+            T *dst = a.table + out * a.x.block;
+            for (long long i = first; i < a.x.n; i += step) {
+                const long long e = a.x.at(0, lane) + i;
+                T sum = a.y1[e];
+                if (inside) {
+                    sum = a.y0[e];
+#pragma unroll 4
+                    for (int s = 0; s < a.stages; s++)
+                        if (w[s] != 0) sum = fma(w[s], a.k[s][e], sum);
+                }
+                dst[e] = sum;
+            }
+        }
+        if (block) __syncthreads();
+        else __syncwarp();
+    }
+}
+
+#define ELEMENTWISE(S, T, V)                                                                                      \
+    extern "C" __global__ void __launch_bounds__(BLOCK) rk_combine##S(CombineArgs<T> a) { combine<V>(a); }       \
+    extern "C" __global__ void __launch_bounds__(BLOCK) rk_commit##S(CommitArgs<T> a) { commit<V>(a); }          \
+    extern "C" __global__ void __launch_bounds__(BLOCK) rk_stop##S(StopArgs<T> a) { stop<V>(a); }
+ELEMENTWISE(_f32, float, 4)
+ELEMENTWISE(_f64, double, 2)
+ELEMENTWISE(_1_f32, float, 1)
+ELEMENTWISE(_1_f64, double, 1)
+
+#define TEAMS(S, T)                                                                                               \
+    extern "C" __global__ void __launch_bounds__(BLOCK) rk_error_##S(ErrorArgs<T> a) {                           \
+        norm_lanes(Error<T>(a), a.clk, a.x, a.team);                                                              \
+    }                                                                                                             \
+    extern "C" __global__ void __launch_bounds__(BLOCK) rk_error_chunks_##S(ErrorArgs<T> a) {                    \
+        norm_chunks(Error<T>(a), a.clk, a.x, a.chunk, a.chunks, (typename Error<T>::Sum *)a.partial);             \
+    }                                                                                                             \
+    extern "C" __global__ void __launch_bounds__(BLOCK) rk_error_finish_##S(ErrorArgs<T> a) {                    \
+        norm_finish(Error<T>(a), a.clk, a.x, a.chunks, (const typename Error<T>::Sum *)a.partial);                \
+    }                                                                                                             \
+    extern "C" __global__ void __launch_bounds__(BLOCK) rk_save_##S(SaveArgs<T> a) { save(a); }
+TEAMS(f32, float)
+TEAMS(f64, double)

@@ -1,0 +1,283 @@
+package train
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/seed-5f5774c8/neuralode/backend"
+	"github.com/seed-5f5774c8/neuralode/solver"
+)
+
+// resident makes updates on a device that keeps the data, the parameters and the
+// optimiser's memory: of an update only a few words come back. It computes what the
+// host would, in another order of sums.
+type resident[T backend.Float] struct {
+	t       *Trajectories[T]
+	dev     backend.Backend[T]
+	learner backend.Learner[T]
+	// seen says for every time after the first which samples have a target then.
+	seen [][]bool
+
+	z0, y, w           backend.Vec[T] // of all samples; w may be nil
+	theta, good, best  backend.Vec[T] // θ is copied to the solver for every update
+	m, v, a            backend.Vec[T]
+	batch              int // what the next are made for
+	pred, yb, wb, dLdz backend.Vec[T]
+
+	// ahead: the device's θ, good and moments are newer than the host's; better: so is
+	// its best.
+	ahead, better bool
+}
+
+// newResident moves the run to the device of its objective, or returns nil if that
+// has no means for it, or no room.
+func newResident[T backend.Float](obj Objective[T], s *state[T]) (*resident[T], error) {
+	t, ok := obj.(*Trajectories[T])
+	if !ok || t.set.LearnZ0 || len(t.data.Times) < 2 {
+		return nil, nil
+	}
+	r := &resident[T]{t: t}
+	err := t.s.OnDevice(func(d *solver.Device[T]) (err error) {
+		trainer, ok := d.Backend.(backend.Trainer[T])
+		if !ok {
+			return backend.ErrUnsupported
+		}
+		r.dev = d.Backend
+		if r.learner, err = trainer.NewLearner(); err != nil {
+			return err
+		}
+		return r.allocate(s)
+	})
+	if err != nil {
+		r.close()
+		if errors.Is(err, backend.ErrUnsupported) || errors.Is(err, backend.ErrOutOfMemory) {
+			return nil, nil
+		}
+		return nil, fmt.Errorf("train: %w", err)
+	}
+	r.seen = t.seen()
+	return r, nil
+}
+
+func (r *resident[T]) allocate(s *state[T]) (err error) {
+	t := r.t
+	vec := func(blocks, rows int, x []T) backend.Vec[T] {
+		if x == nil || err != nil {
+			return nil
+		}
+		var v backend.Vec[T]
+		if v, err = r.dev.NewVec(blocks, rows, len(x)/(blocks*rows)); err == nil {
+			r.dev.Upload(v, x)
+		}
+		return v
+	}
+	n := len(t.data.Times)
+	r.z0 = vec(1, t.n, t.data.Z0)
+	r.y = vec(n, t.n, t.targets())
+	r.w = vec(n, t.n, t.data.Weights)
+	r.theta, r.good, r.best = vec(1, 1, s.theta), vec(1, 1, s.good), vec(1, 1, s.best)
+	r.m, r.v, r.a = vec(1, 1, s.opt.M), vec(1, 1, s.opt.V), vec(1, 1, s.opt.A)
+	if err == nil {
+		err = r.dev.Sync()
+	}
+	return err
+}
+
+// targets are the data's targets, or its labels as numbers.
+func (t *Trajectories[T]) targets() []T {
+	if t.set.Loss.Kind != CrossEntropy {
+		return t.data.Targets
+	}
+	y := make([]T, len(t.data.Labels))
+	for i, c := range t.data.Labels {
+		y[i] = T(c)
+	}
+	return y
+}
+
+// seen says for every time after the first which samples have a target then.
+func (t *Trajectories[T]) seen() [][]bool {
+	y := Target[T]{Values: t.data.Targets, Labels: t.data.Labels, Weights: t.data.Weights}
+	n := len(t.data.Times)
+	k := max(len(y.Values), len(y.Labels)) / (n * t.n)
+	all := make([][]bool, n-1)
+	for i := range all {
+		all[i] = make([]bool, t.n)
+		for b := range t.n {
+			for j := range k {
+				all[i][b] = all[i][b] || y.weight(((i+1)*t.n+b)*k+j) != 0
+			}
+		}
+	}
+	return all
+}
+
+// vecs lists what is allocated.
+func (r *resident[T]) vecs() []*backend.Vec[T] {
+	return append(r.batchVecs(), &r.z0, &r.y, &r.w, &r.theta, &r.good, &r.best, &r.m, &r.v, &r.a)
+}
+
+func (r *resident[T]) batchVecs() []*backend.Vec[T] {
+	return []*backend.Vec[T]{&r.pred, &r.yb, &r.wb, &r.dLdz}
+}
+
+func (r *resident[T]) free(vecs []*backend.Vec[T]) {
+	for _, v := range vecs {
+		if *v != nil {
+			r.dev.Free(*v)
+			*v = nil
+		}
+	}
+}
+
+// close frees what is on the device.
+func (r *resident[T]) close() {
+	if r.dev == nil {
+		return
+	}
+	r.t.s.OnDevice(func(*solver.Device[T]) error { // what is left of a closed solver goes with its backend
+		r.free(r.vecs())
+		if r.learner != nil {
+			r.learner.Close()
+		}
+		return nil
+	})
+}
+
+// errHost says that the host has to make this update, if only to find out what is
+// wrong with it.
+var errHost = errors.New("train: not for the device")
+
+// step makes an update with the batch, by the learning rate of o and with its number.
+// The error is errHost if nothing was updated.
+func (r *resident[T]) step(ctx context.Context, batch []int, o backend.Optimizer) (out backend.Outcome, err error) {
+	t := r.t
+	var jumps []int
+	for i, seen := range r.seen {
+		if slices.ContainsFunc(batch, func(b int) bool { return seen[b] }) {
+			jumps = append(jumps, i+1)
+		}
+	}
+	if len(jumps) == 0 {
+		return out, errHost
+	}
+	err = t.s.OnDevice(func(d *solver.Device[T]) error {
+		if err := r.fit(len(batch)); err != nil {
+			return err
+		}
+		r.dev.Copy(d.Field.Params(), r.theta)
+		d.ParamsChanged()
+		z0 := r.pred.Block(0)
+		moves := []backend.Move[T]{{Dst: z0, Src: r.z0}, {Dst: r.yb, Src: r.y}}
+		if r.w != nil {
+			moves = append(moves, backend.Move[T]{Dst: r.wb, Src: r.w})
+		}
+		r.learner.Gather(batch, moves)
+		table, err := d.Solve(ctx, z0, t.data.Times)
+		if err != nil {
+			return err
+		}
+		for i := range len(t.data.Times) - 1 {
+			r.dev.Copy(r.pred.Block(i+1), table.Block(i))
+		}
+		l := t.set.Loss
+		r.learner.Loss(backend.Loss{Kind: backend.LossKind(l.Kind), Mean: l.Reduction == Mean, Delta: l.delta()}, r.pred, r.yb, r.wb, r.dLdz)
+		grad, err := t.adj.OnDevice(ctx, d, t.data.Times, jumps, r.pred, r.dLdz)
+		if err != nil {
+			return err
+		}
+		r.dev.Copy(r.good, r.theta)
+		r.learner.Update(o, r.theta, grad, r.m, r.v, r.a)
+		out, err = r.learner.Outcome()
+		return err
+	})
+	switch {
+	case errors.Is(err, solver.ErrIncomplete) || errors.Is(err, backend.ErrOutOfMemory):
+		return out, errHost
+	case err != nil:
+		return out, err
+	case !finite(out.Loss) || !finite(out.Norm) || out.Weight == 0:
+		return out, errHost
+	}
+	r.ahead = true
+	return out, nil
+}
+
+// fit makes the vectors of a batch of n.
+func (r *resident[T]) fit(n int) error {
+	if n == r.batch {
+		return nil
+	}
+	r.free(r.batchVecs())
+	r.batch = 0
+	like := func(v backend.Vec[T]) (backend.Vec[T], error) {
+		blocks, _, cols := v.Shape()
+		return r.dev.NewVec(blocks, n, cols)
+	}
+	var err error
+	times := len(r.t.data.Times)
+	if r.pred, err = r.dev.NewVec(times, n, r.t.dim); err == nil {
+		r.dLdz, err = r.dev.NewVec(times, n, r.t.dim)
+	}
+	if err == nil {
+		r.yb, err = like(r.y)
+	}
+	if r.w != nil && err == nil {
+		r.wb, err = like(r.w)
+	}
+	if err == nil {
+		r.batch = n
+	}
+	return err
+}
+
+// keep notes that the parameters before the last update are the best.
+func (r *resident[T]) keep() {
+	r.dev.Copy(r.best, r.good)
+	r.better = true
+}
+
+// pull brings the host's state up to the device's.
+func (r *resident[T]) pull(s *state[T]) error {
+	if !r.ahead && !r.better {
+		return nil
+	}
+	return r.t.s.OnDevice(func(*solver.Device[T]) (err error) {
+		read := func(dst []T, src backend.Vec[T]) {
+			if err == nil && src != nil {
+				err = r.dev.Download(dst, src)
+			}
+		}
+		if r.ahead {
+			read(s.theta, r.theta)
+			read(s.good, r.good)
+			read(s.opt.M, r.m)
+			read(s.opt.V, r.v)
+			read(s.opt.A, r.a)
+		}
+		if r.better {
+			read(s.best, r.best)
+		}
+		if err == nil {
+			r.ahead, r.better = false, false
+		}
+		return err
+	})
+}
+
+// push brings the device's state up to the host's.
+func (r *resident[T]) push(s *state[T]) error {
+	return r.t.s.OnDevice(func(*solver.Device[T]) error {
+		for _, x := range []struct {
+			dst backend.Vec[T]
+			src []T
+		}{{r.theta, s.theta}, {r.good, s.good}, {r.m, s.opt.M}, {r.v, s.opt.V}, {r.a, s.opt.A}} {
+			if x.dst != nil {
+				r.dev.Upload(x.dst, x.src)
+			}
+		}
+		return nil
+	})
+}
