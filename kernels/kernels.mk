@@ -4,6 +4,8 @@
 NVCC      ?= nvcc
 PTXAS     ?= ptxas
 NVCCFLAGS ?= -std=c++17 -O3
+# How nvcc numbers registers depends on where its memory lies, so it has to lie still.
+FIXED     ?= setarch -R
 # What PTX is made for, and what ptxas compiles it to for the resource table.
 PTX_TARGETS ?= 60 80
 SM_TARGETS  ?= 60 70 80 90
@@ -17,14 +19,14 @@ kernels: $(PTX) ## compile the CUDA kernels to the PTX that is committed (needs 
 
 define ptx_rule
 kernels/ptx/%.sm_$(1).ptx: kernels/%.cu $(wildcard kernels/*.cuh)
-	$(NVCC) $(NVCCFLAGS) -arch=compute_$(1) -ptx -o $$@ $$<
+	$(FIXED) $(NVCC) $(NVCCFLAGS) -arch=compute_$(1) -ptx -o $$@ $$<
 endef
 $(foreach t,$(PTX_TARGETS),$(eval $(call ptx_rule,$(t))))
 
 kernels-check: ## compare the committed PTX with the sources, and what ptxas makes of it with kernels/resources.txt
 	@set -e; dir=$$(mktemp -d); trap 'rm -rf "$$dir"' EXIT; \
 	for k in $(KERNELS); do for t in $(PTX_TARGETS); do \
-		$(NVCC) $(NVCCFLAGS) -arch=compute_$$t -ptx -o $$dir/$$k.sm_$$t.ptx kernels/$$k.cu; \
+		$(FIXED) $(NVCC) $(NVCCFLAGS) -arch=compute_$$t -ptx -o $$dir/$$k.sm_$$t.ptx kernels/$$k.cu; \
 		cmp $$dir/$$k.sm_$$t.ptx kernels/ptx/$$k.sm_$$t.ptx || \
 			{ echo "kernels/ptx/$$k.sm_$$t.ptx is not what nvcc 11.8 makes of the source; run make kernels"; exit 1; }; \
 	done; done; \

@@ -46,7 +46,7 @@ struct MlpRows {
             clock.evaluated(0);
     }
 };
-static_assert(sizeof(MlpRows<float>) == 104, "gpu/field.go passes its fields one by one");
+static_assert(sizeof(MlpRows<float>) == 104, "mlpRows in gpu/field.go is its mirror");
 
 // Pack is what one memory instruction moves: 16 bytes.
 template <class T>
