@@ -100,6 +100,7 @@ type Device struct {
 	counts    Counts
 	modules   []*Module
 	memory    map[Ptr]struct{}
+	staging   staging
 	pinned    map[*Pinned]struct{}
 	graphs    map[*Graph]struct{}
 }
@@ -294,6 +295,7 @@ func (d *Device) free() (done bool, err error) {
 		for p := range d.memory {
 			d.check("cuMemFree", "", code(cu.MemFree(cu.DevicePtr(p))))
 		}
+		d.closeStaging()
 		for p := range d.pinned {
 			d.check("cuMemFreeHost", "", code(cu.MemFreeHost(p.ptr)))
 		}

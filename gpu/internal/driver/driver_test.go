@@ -146,6 +146,34 @@ func TestDevice_MemoryAndCopies(t *testing.T) {
 	}
 }
 
+// However much is copied, and however late, what counts is the memory at the call.
+func TestDevice_CopiesTakeTheHostsMemoryAtOnce(t *testing.T) {
+	d := open(t)
+	const most = 5*stagingHalf + 100
+	p, err := d.Alloc(most)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Free(p)
+	src, want, got := make([]byte, most), make([]byte, most), make([]byte, most)
+	at := 0
+	for i, n := range []int{1, 3, stagingHalf - 50, stagingHalf, 2*stagingHalf + 1, 17} {
+		for j := range n {
+			src[j] = byte(7*j + i)
+		}
+		copy(want[at:], src[:n])
+		d.CopyHD(p+Ptr(at), ptrOf(src), int64(n))
+		clear(src)
+		at += n
+	}
+	if err := d.CopyDH(ptrOf(got), p, int64(at)); err != nil {
+		t.Fatal(err)
+	}
+	if !slices.Equal(got[:at], want[:at]) {
+		t.Error("the device has something else")
+	}
+}
+
 func TestDevice_Errors(t *testing.T) {
 	d := open(t)
 	_, err := d.Alloc(1 << 50)

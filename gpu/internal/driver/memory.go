@@ -79,11 +79,10 @@ func (d *Device) CopyHD(dst Ptr, src unsafe.Pointer, n int64) {
 	if n == 0 {
 		return
 	}
-	// A copy from pageable memory is staged before the call returns, in the order
-	// of the stream. A recorded one would read src again when it is replayed.
+	// A recorded copy would read the host's memory again when it is replayed.
 	if d.enter() && !d.capturing {
 		d.counts.ToDevice += n
-		d.check("cuMemcpyHtoDAsync", "", code(cu.MemcpyHtoDAsync(cu.DevicePtr(dst), src, n, d.stream)))
+		d.stage(dst, src, n)
 	} else if d.err == nil && d.capturing {
 		d.err = errRecorded
 	}
