@@ -11,7 +11,8 @@
 //   - adjoint: gradients of a loss of a solution, by the continuous adjoint method
 //   - train: losses, optimisers, the training loop, checkpoints
 //   - tableau: the Runge-Kutta methods as data
-//   - backend: the interface behind which a device computes; cpu is the host's
+//   - backend: the interface behind which a device computes; cpu is the host's, gpu
+//     that of CUDA (not finished)
 //
 // The example learns a rotation from four points on it.
 package neuralode

@@ -19,8 +19,8 @@ type Settings struct {
 	// Breakpoints, if nil, are the forward solve's; Dense is ignored.
 	Solver *solver.Settings
 	// FullNorm lets the error of a_θ choose the step size too, as Chen et al. did.
-	// It makes many more steps and keeps one copy of a_θ a stage, for a gradient
-	// hardly more accurate. It needs joint stepping.
+	// It keeps one copy of a_θ a stage and makes no fewer steps. It needs joint
+	// stepping.
 	FullNorm bool
 	// NoTimes leaves Gradient.Times nil and saves one evaluation of f for every
 	// output time that has a cotangent.
@@ -238,20 +238,14 @@ func (a *Adjoint[T]) reverse(ctx context.Context, dev backend.Backend[T], mem *m
 // on breakpoints. Block j of the tables belongs to at[j].
 func (a *Adjoint[T]) span(times []float64, at []int) backend.Span {
 	start, end := times[at[0]], times[0]
-	sp := backend.Span{T0: start, H0: a.set.FirstStep, MaxStep: a.set.MaxStep}
-	if a.set.Step > 0 {
-		sp.H0 = a.set.Step
-	}
+	sp := a.set.Between(start, end)
 	block := map[float64]int{end: -1}
 	for j, i := range at[1 : len(at)-1] {
 		block[times[i]] = j + 1
 	}
-	for _, t := range a.set.Breakpoints {
-		if t >= min(start, end) && t <= max(start, end) {
-			sp.Breaks = append(sp.Breaks, t)
-			if _, taken := block[t]; !taken && t != start {
-				block[t] = -1
-			}
+	for _, t := range sp.Breaks {
+		if _, taken := block[t]; !taken && t != start {
+			block[t] = -1
 		}
 	}
 	for t := range block {

@@ -56,7 +56,7 @@ func gradients[T backend.Float](t testing.TB, s *solver.Solver[T], set adjoint.S
 	return g
 }
 
-// close fails unless every got is within tol·(|want| + the largest |want|) of want.
+// closeTo fails unless every got is within tol·(the largest |want|) of want.
 func closeTo[T backend.Float](t *testing.T, what string, got []T, want []float64, tol float64) {
 	t.Helper()
 	if len(got) != len(want) {

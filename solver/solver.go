@@ -238,15 +238,8 @@ func (f forward[T]) Moved()                                           {}
 // them for a backend.
 func (s *Settings) Span(ts []float64) backend.Span {
 	t0, t1 := ts[0], ts[len(ts)-1]
-	sp := backend.Span{T0: t0, Saves: ts[1:], H0: s.FirstStep, MaxStep: s.MaxStep}
-	if s.Step > 0 {
-		sp.H0 = s.Step
-	}
-	for _, t := range s.Breakpoints {
-		if t >= min(t0, t1) && t <= max(t0, t1) {
-			sp.Breaks = append(sp.Breaks, t)
-		}
-	}
+	sp := s.Between(t0, t1)
+	sp.Saves = ts[1:]
 	sp.Stops = append(sp.Breaks[:len(sp.Breaks):len(sp.Breaks)], t1)
 	slices.Sort(sp.Stops)
 	sp.Stops = slices.Compact(sp.Stops)
@@ -255,6 +248,21 @@ func (s *Settings) Span(ts []float64) backend.Span {
 	}
 	if sp.Stops[0] == t0 && len(sp.Stops) > 1 {
 		sp.Stops = sp.Stops[1:]
+	}
+	return sp
+}
+
+// Between is a span from t0 to t1 with what the settings say of it, steps and
+// breakpoints; it has no stops and no saves yet.
+func (s *Settings) Between(t0, t1 float64) backend.Span {
+	sp := backend.Span{T0: t0, H0: s.FirstStep, MaxStep: s.MaxStep}
+	if s.Step > 0 {
+		sp.H0 = s.Step
+	}
+	for _, t := range s.Breakpoints {
+		if t >= min(t0, t1) && t <= max(t0, t1) {
+			sp.Breaks = append(sp.Breaks, t)
+		}
 	}
 	return sp
 }

@@ -13,14 +13,14 @@ type LossKind uint8
 
 const (
 	// MSE is the squared error, (p-y)².
-	MSE LossKind = iota
+	MSE = LossKind(backend.MSE)
 	// MAE is the absolute error, |p-y|; its derivative at 0 is taken to be 0.
-	MAE
+	MAE = LossKind(backend.MAE)
 	// Huber is ½(p-y)² where |p-y| ≤ δ and δ(|p-y|-½δ) beyond (Huber 1964, Robust
 	// estimation of a location parameter).
-	Huber
+	Huber = LossKind(backend.Huber)
 	// CrossEntropy is log Σ_j exp(p_j) - p_c for a row of C logits p and its class c.
-	CrossEntropy
+	CrossEntropy = LossKind(backend.CrossEntropy)
 )
 
 var lossNames = []string{"mse", "mae", "huber", "cross_entropy"}

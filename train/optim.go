@@ -19,10 +19,10 @@ const (
 	//	m  = β1 m + (1-β1) g
 	//	v  = β2 v + (1-β2) g²
 	//	θ -= γ (m/(1-β1ᵗ)) / (√(v/(1-β2ᵗ)) + ε)
-	Adam OptimizerKind = iota
+	Adam = OptimizerKind(backend.Adam)
 	// AdamW (Loshchilov & Hutter 2019, arXiv 1711.05101, algorithm 2) is Adam with
 	// weight decay apart from the gradient: θ -= γλθ in place of g += λθ.
-	AdamW
+	AdamW = OptimizerKind(backend.AdamW)
 	// RMSprop (Hinton 2012, Neural networks for machine learning, lecture 6):
 	//
 	//	g += λθ
@@ -30,14 +30,14 @@ const (
 	//	a  = α a + (1-α) g                if Centered, else a stays 0
 	//	s  = g / (√(v-a²) + ε)
 	//	m  = μ m + s;  θ -= γ m           if μ > 0, else θ -= γ s
-	RMSprop
+	RMSprop = OptimizerKind(backend.RMSprop)
 	// SGD is gradient descent, with momentum μ, dampening τ and Nesterov's form
 	// (Sutskever et al. 2013, On the importance of initialization and momentum):
 	//
 	//	g += λθ
 	//	m  = μ m + (1-τ) g                m = g at t = 1
 	//	θ -= γ (g + μ m) if Nesterov, else θ -= γ m
-	SGD
+	SGD = OptimizerKind(backend.SGD)
 )
 
 var optimizerNames = []string{"adam", "adamw", "rmsprop", "sgd"}
