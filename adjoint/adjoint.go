@@ -120,6 +120,9 @@ func (a *Adjoint[T]) Gradients(ctx context.Context, sol *solver.Solution[T], dLd
 	if sol == nil {
 		return nil, errors.New("adjoint: Gradients needs a solution, and got nil")
 	}
+	if ctx == nil {
+		return nil, errors.New("adjoint: Gradients got a nil context; give context.Background() if nothing shall cancel it")
+	}
 	var g *Gradient[T]
 	err := a.s.Exclusive(func(dev backend.Backend[T], f backend.Field[T], version *solver.Version) (err error) {
 		if err = a.check(sol, dLdz, f.Dim(), version); err != nil {

@@ -52,6 +52,8 @@ func TestGradients_BadInput(t *testing.T) {
 
 	_, err = a.Gradients(ctx, nil, good)
 	wants(t, err, "needs a solution")
+	_, err = a.Gradients(nil, sol, good) //lint:ignore SA1012 that is what is tested
+	wants(t, err, "nil context", "context.Background()")
 	_, err = a.Gradients(ctx, sol, good[:5])
 	wants(t, err, "dLdz has 5 elements and the solution 12", "[3, 2, 2]")
 	bad := append([]float64{}, good...)
