@@ -8,20 +8,32 @@ import (
 	"slices"
 
 	"github.com/seed-5f5774c8/neuralode/backend"
-	"github.com/seed-5f5774c8/neuralode/internal/step"
 	"github.com/seed-5f5774c8/neuralode/solver"
 )
 
 // Settings says how to compute gradients. Its zero value is the default.
 type Settings struct {
-	// Solver says how the reverse solve steps: its method, tolerances, stepping and
-	// so on. Nil means as the forward solve, with a first step of its own. Its
-	// Breakpoints, if nil, are the forward solve's; Dense is ignored.
+	// Method is how; the zero value is Discrete wherever the backend can do it.
+	Method Method
+
+	// Store says what Discrete keeps of every step.
+	Store Store
+	// Budget, if not 0, limits the bytes that Discrete keeps of the steps. Where it
+	// is not enough for the state of every step, states are kept at some of them,
+	// and the steps between are made again. The gradient is the same to the last
+	// bit. A budget that is too small for that is refused with the smallest one.
+	Budget int64
+
+	// Solver says how the reverse solve of Continuous and Interpolating steps: its
+	// method, tolerances, stepping and so on. Nil means as the forward solve, with a
+	// first step of its own. Its Breakpoints, if nil, are the forward solve's; Dense
+	// is ignored.
 	Solver *solver.Settings
-	// FullNorm lets the error of a_θ choose the step size too, as Chen et al. did.
-	// It keeps one copy of a_θ a stage and makes no fewer steps. It needs joint
-	// stepping.
+	// FullNorm lets the error of a_θ choose the step size of Continuous too, as Chen
+	// et al. did. It keeps one copy of a_θ a stage and makes no fewer steps. It needs
+	// joint stepping.
 	FullNorm bool
+
 	// NoTimes leaves Gradient.Times nil and saves one evaluation of f for every
 	// output time that has a cotangent.
 	NoTimes bool
@@ -32,12 +44,21 @@ type Gradient[T backend.Float] struct {
 	Z0    []T // dL/dz0, row-major [B, D]
 	Theta []T // dL/dθ, [P], summed over the batch
 	// Times is dL/dt for each of the solution's times, t0 first, summed over the
-	// batch, in float64. At a breakpoint of f it belongs to f just after the time.
+	// batch, in float64; where samples have their own times, sample after sample.
+	// At a breakpoint of f it belongs to f just after the time.
 	Times []float64
-	// Drift is how far the reverse solve's z is from the forward solve's.
+	// Masked says which samples the gradient leaves out, because their solve failed:
+	// their dL/dz0 is 0 and they have no part in dL/dθ. It is nil if there are none.
+	Masked []bool
+	Method Method // the one used
+	// Memory is the peak of bytes kept of the forward solve's steps.
+	Memory int64
+	// Drift is how far the reverse solve's z is from the forward solve's, where
+	// Method is Continuous.
 	Drift Drift
-	// Stats count the reverse solve, one entry a sample; under joint stepping all
-	// samples share them. An evaluation is one of f with its products.
+	// Stats count the work after the forward solve, one entry a sample; under joint
+	// stepping all samples share them. An evaluation is one of f or of f with its
+	// products. Accepted and rejected steps are those of the reverse solve.
 	Stats []solver.Stats
 }
 
@@ -46,13 +67,21 @@ type Gradient[T backend.Float] struct {
 // goroutine; they and the solver's run one at a time.
 type Adjoint[T backend.Float] struct {
 	s       *solver.Solver[T]
-	set     solver.Settings
-	full    bool
-	noTimes bool
+	set     Settings
+	reverse reverser[T]
+}
 
-	batch int // what mem was made for
-	jumps int
-	mem   *memory[T]
+// reverser is a method at work on a device. Its methods are called one at a time.
+type reverser[T backend.Float] interface {
+	// solve is Solver.Solve or SolveEach, and keeps what gradient needs.
+	solve(ctx context.Context, d *solver.Device[T], p *solver.Problem[T]) (*solver.Solution[T], error)
+	// gradient fills g from cotangents laid out as sol.Y, except for Times; those of
+	// masked samples are zero. It leaves out of g.Z0 the cotangents at t0.
+	gradient(ctx context.Context, d *solver.Device[T], sol *solver.Solution[T], dLdz []T, g *Gradient[T]) error
+	// solveOnDevice and thetaOnDevice are [Adjoint.SolveOnDevice] and [Adjoint.OnDevice].
+	solveOnDevice(ctx context.Context, d *solver.Device[T], z0 backend.Vec[T], ts []float64) (backend.Vec[T], error)
+	thetaOnDevice(ctx context.Context, d *solver.Device[T], ts []float64, jumps []int, states, dLdz backend.Vec[T]) (backend.Vec[T], error)
+	free(dev backend.Backend[T])
 }
 
 // New prepares gradients of s's solutions. The caller closes it before s.
@@ -60,23 +89,40 @@ func New[T backend.Float](s *solver.Solver[T], set Settings) (*Adjoint[T], error
 	if s == nil {
 		return nil, errors.New("adjoint: New needs a solver, and got nil; solver.New makes one")
 	}
-	forward := s.Settings()
-	own := forward
-	own.FirstStep, own.Progress = 0, nil
-	if set.Solver != nil {
-		var err error
-		if own, _, err = solver.Resolve[T](*set.Solver); err != nil {
-			return nil, fmt.Errorf("adjoint: Settings.Solver: %w", err)
+	a := &Adjoint[T]{s: s, set: set}
+	err := s.OnDevice(func(d *solver.Device[T]) (err error) {
+		_, can := d.Backend.(backend.Reverser[T])
+		if a.set.Method == Auto {
+			a.set.Method = Continuous
+			if can {
+				a.set.Method = Discrete
+			}
 		}
-		if own.Breakpoints == nil {
-			own.Breakpoints = forward.Breakpoints
+		if a.set.Method > Interpolating {
+			return fmt.Errorf("adjoint: Settings.Method is %d; use Auto, Discrete, Continuous or Interpolating", set.Method)
 		}
+		if !can && a.set.Method != Continuous {
+			return fmt.Errorf("adjoint: method %v on %s: %w; use Continuous", a.set.Method, d.Backend.Name(), backend.ErrUnsupported)
+		}
+		switch discrete := a.set.Method == Discrete; {
+		case discrete && (set.Solver != nil || set.FullNorm):
+			return errors.New("adjoint: Settings.Solver and FullNorm are about a reverse solve, and method Discrete makes none; leave them out, or set Method to Continuous")
+		case !discrete && (set.Store != 0 || set.Budget != 0):
+			return fmt.Errorf("adjoint: Settings.Store and Budget are about Discrete; leave them out for method %v", a.set.Method)
+		case set.FullNorm && a.set.Method != Continuous:
+			return fmt.Errorf("adjoint: Settings.FullNorm is about Continuous; leave it out for method %v", a.set.Method)
+		}
+		if a.set.Method == Discrete {
+			a.reverse, err = newDiscrete(d, &a.set)
+		} else {
+			a.reverse, err = newContinuous(d, &a.set)
+		}
+		return err
+	})
+	if err != nil {
+		return nil, err
 	}
-	own.Dense = false
-	if set.FullNorm && own.Stepping == solver.PerSample {
-		return nil, errors.New("adjoint: Settings.FullNorm needs one step size for the batch, because dL/dθ is a sum over it; use Joint stepping, or leave FullNorm out")
-	}
-	return &Adjoint[T]{s: s, set: own, full: set.FullNorm, noTimes: set.NoTimes}, nil
+	return a, nil
 }
 
 // Gradients computes the gradient of a loss of sol, given its cotangents once:
@@ -90,45 +136,73 @@ func Gradients[T backend.Float](ctx context.Context, s *solver.Solver[T], sol *s
 	return g, errors.Join(err, a.Close())
 }
 
+// Method is the method in use.
+func (a *Adjoint[T]) Method() Method { return a.set.Method }
+
 // Close frees what the Adjoint holds on the device.
 func (a *Adjoint[T]) Close() error {
-	if a.mem == nil {
-		return nil
-	}
-	return a.s.Exclusive(func(dev backend.Backend[T], _ backend.Field[T], _ *solver.Version) error {
-		a.free(dev)
+	return a.s.OnDevice(func(d *solver.Device[T]) error {
+		a.reverse.free(d.Backend)
 		return nil
 	})
 }
 
-func (a *Adjoint[T]) free(dev backend.Backend[T]) {
-	if a.mem != nil {
-		a.mem.free(dev)
-		a.mem = nil
-	}
+// Solve is [solver.Solver.Solve], and keeps what the gradient of this solution needs:
+// Gradients does not have to solve again. The next Solve of a replaces it.
+func (a *Adjoint[T]) Solve(ctx context.Context, z0 []T, ts []float64) (*solver.Solution[T], error) {
+	return a.solve(ctx, z0, ts, nil)
 }
 
+// SolveEach is [solver.Solver.SolveEach] in the way of Solve.
+func (a *Adjoint[T]) SolveEach(ctx context.Context, z0 []T, samples []solver.Sample) (*solver.Solution[T], error) {
+	if samples == nil {
+		samples = []solver.Sample{}
+	}
+	return a.solve(ctx, z0, nil, samples)
+}
+
+func (a *Adjoint[T]) solve(ctx context.Context, z0 []T, ts []float64, samples []solver.Sample) (sol *solver.Solution[T], err error) {
+	if ctx == nil {
+		return nil, errNoContext
+	}
+	err = a.s.OnDevice(func(d *solver.Device[T]) error {
+		p, err := d.Problem(z0, ts, samples)
+		if err != nil {
+			return err
+		}
+		sol, err = a.reverse.solve(ctx, d, p)
+		return err
+	})
+	return sol, err
+}
+
+var errNoContext = errors.New("adjoint: got a nil context; give context.Background() if nothing shall cancel it")
+
 // Gradients computes the gradient of a loss whose cotangents are dLdz = ∂L/∂z,
-// laid out as sol.Y, row-major [len(sol.Times), B, D]. Times whose cotangents are
-// all zero cost nothing, not even a shorter step. sol must be this solver's, solved
-// with the parameters it has now, and complete.
+// laid out as sol.Y. Times whose cotangents are all zero cost nothing, not even a
+// shorter step. sol must be this solver's, solved with the parameters it has now. A
+// method that needs the forward solve's steps makes them once more, if sol is not
+// from the last Solve of a.
 //
-// If the reverse solve fails the error wraps a *[solver.Error] that says for which
-// sample, where and what to do, and the Gradient holds what was computed until
-// then: of use for finding out why, not for a descent step.
+// Samples that failed are left out, see Gradient.Masked; where samples step jointly,
+// or none is left, that is an error. If the reverse solve fails the error wraps a
+// *[solver.Error] that says for which sample, where and what to do, and the Gradient
+// holds what was computed until then: of use for finding out why, not for a descent
+// step.
 func (a *Adjoint[T]) Gradients(ctx context.Context, sol *solver.Solution[T], dLdz []T) (*Gradient[T], error) {
 	if sol == nil {
 		return nil, errors.New("adjoint: Gradients needs a solution, and got nil")
 	}
 	if ctx == nil {
-		return nil, errors.New("adjoint: Gradients got a nil context; give context.Background() if nothing shall cancel it")
+		return nil, errNoContext
 	}
 	var g *Gradient[T]
-	err := a.s.Exclusive(func(dev backend.Backend[T], f backend.Field[T], version *solver.Version) (err error) {
-		if err = a.check(sol, dLdz, f.Dim(), version); err != nil {
+	err := a.s.OnDevice(func(d *solver.Device[T]) (err error) {
+		masked, err := a.check(d, sol, dLdz)
+		if err != nil {
 			return err
 		}
-		g, err = a.gradients(ctx, dev, f, sol, dLdz)
+		g, err = a.gradient(ctx, d, sol, dLdz, masked)
 		return err
 	})
 	if err != nil {
@@ -137,70 +211,77 @@ func (a *Adjoint[T]) Gradients(ctx context.Context, sol *solver.Solution[T], dLd
 	return g, err
 }
 
-// check validates the arguments of Gradients.
-func (a *Adjoint[T]) check(sol *solver.Solution[T], dLdz []T, dim int, version *solver.Version) error {
-	if sol.Dim != dim || sol.Version() != version {
-		return errors.New("the solution was not computed by this solver with the parameters it has now; call Solve again after SetParams")
+// check validates the arguments of Gradients and finds the samples that failed.
+func (a *Adjoint[T]) check(d *solver.Device[T], sol *solver.Solution[T], dLdz []T) (masked []bool, err error) {
+	if sol.Dim != d.Field.Dim() || sol.Version() != d.Version() {
+		return nil, errors.New("the solution was not computed by this solver with the parameters it has now; call Solve again after SetParams")
 	}
 	if len(dLdz) != len(sol.Y) {
-		return fmt.Errorf("dLdz has %d elements and the solution %d; lay the cotangents out as the solution, [%d, %d, %d], zero where the loss does not depend on it",
-			len(dLdz), len(sol.Y), len(sol.Times), sol.Batch, dim)
+		return nil, fmt.Errorf("dLdz has %d elements and the solution %d; lay the cotangents out as Solution.Y, zero where the loss does not depend on it",
+			len(dLdz), len(sol.Y))
 	}
+	failed := 0
 	for b, status := range sol.Status {
-		if status != solver.Done {
-			return fmt.Errorf("sample %d of the solution ended early (%v); a gradient needs all of it: solve again with other settings, or without that sample", b, status)
+		if status == solver.Done {
+			continue
 		}
-	}
-	for i, v := range dLdz {
-		if x := float64(v); math.IsNaN(x) || math.IsInf(x, 0) {
-			n := sol.Batch * dim
-			return fmt.Errorf("dLdz at time %g, sample %d, component %d is %g; check the loss", sol.Times[i/n], i%n/dim, i%dim, x)
+		if d.Settings().Stepping == solver.Joint {
+			return nil, fmt.Errorf("the solve ended early (%v), and the batch with it, because it stepped jointly; a gradient needs all of it: solve again with other settings or PerSample stepping", status)
 		}
-	}
-	return nil
-}
-
-func (a *Adjoint[T]) gradients(ctx context.Context, dev backend.Backend[T], f backend.Field[T], sol *solver.Solution[T], dLdz []T) (*Gradient[T], error) {
-	n := sol.Batch * sol.Dim
-	times := sol.Times
-	last := len(times) - 1
-	g := &Gradient[T]{Z0: make([]T, n), Theta: make([]T, f.NumParams()), Stats: make([]solver.Stats, sol.Batch)}
-
-	// at lists the times where z, f and the cotangent are needed: t0, and those with
-	// a cotangent, in the direction of the reverse solve. at[0] is where it starts.
-	var at []int
-	for i := last; i > 0; i-- {
-		if slices.ContainsFunc(dLdz[i*n:(i+1)*n], func(v T) bool { return v != 0 }) {
-			at = append(at, i)
+		if masked == nil {
+			masked = make([]bool, sol.Batch)
 		}
+		masked[b] = true
+		failed++
 	}
-	at = append(at, 0)
-	mem, err := a.memory(dev, f, sol.Batch, len(at))
-	if err != nil {
-		return nil, fmt.Errorf("a batch of %d with %d cotangents in time: %w", sol.Batch, len(at)-1, err)
+	if failed == sol.Batch {
+		return nil, fmt.Errorf("every sample of the solution ended early (sample 0: %v); solve again with other settings", sol.Status[0])
 	}
-	mem.upload(dev, sol, dLdz, at)
-
-	var failure error
-	if times[at[0]] != times[0] {
-		if failure, err = a.reverse(ctx, dev, mem, g, times, at); err != nil {
-			return nil, err
+	for b := range sol.Batch {
+		if masked != nil && masked[b] {
+			continue
 		}
-	} else {
-		// Nothing lies between the cotangents and t0.
-		for _, i := range at[:len(at)-1] {
-			for j := range g.Z0 {
-				g.Z0[j] += dLdz[i*n+j]
+		for i, t := range sol.SampleTimes(b) {
+			row := sol.Row(i, b) * sol.Dim
+			for j, v := range dLdz[row : row+sol.Dim] {
+				if x := float64(v); math.IsNaN(x) || math.IsInf(x, 0) {
+					return nil, fmt.Errorf("dLdz at time %g, sample %d, component %d is %g; check the loss", t, b, j, x)
+				}
 			}
 		}
 	}
-	if !a.noTimes {
-		if g.Times, err = mem.timeGradients(dev, f, sol, dLdz, at, g.Z0); err != nil {
+	return masked, nil
+}
+
+func (a *Adjoint[T]) gradient(ctx context.Context, d *solver.Device[T], sol *solver.Solution[T], dLdz []T, masked []bool) (*Gradient[T], error) {
+	g := &Gradient[T]{
+		Z0: make([]T, sol.Batch*sol.Dim), Theta: make([]T, d.Field.NumParams()), Stats: make([]solver.Stats, sol.Batch),
+		Masked: masked, Method: a.set.Method,
+	}
+	if masked != nil {
+		dLdz = slices.Clone(dLdz)
+		for b, out := range masked {
+			for i := range sol.SampleTimes(b) {
+				if row := sol.Row(i, b) * sol.Dim; out {
+					clear(dLdz[row : row+sol.Dim])
+				}
+			}
+		}
+	}
+	failure := a.reverse.gradient(ctx, d, sol, dLdz, g)
+	if failure != nil && !isFailure(failure) {
+		return nil, failure
+	}
+	if !a.set.NoTimes {
+		var err error
+		if g.Times, err = timeGradients(d, sol, dLdz, g); err != nil {
 			return nil, err
 		}
 	}
-	for j := range g.Z0 { // a cotangent at t0 belongs to z0 alone
-		g.Z0[j] += dLdz[j]
+	for b := range sol.Batch { // a cotangent at t0 belongs to z0 alone
+		for j, v := range dLdz[sol.Row(0, b)*sol.Dim:][:sol.Dim] {
+			g.Z0[b*sol.Dim+j] += v
+		}
 	}
 	if failure == nil {
 		failure = checkFinite(g)
@@ -208,91 +289,23 @@ func (a *Adjoint[T]) gradients(ctx context.Context, dev backend.Backend[T], f ba
 	return g, failure
 }
 
-// reverse runs the augmented solve and fills g. failure is about samples that did
-// not reach t0.
-func (a *Adjoint[T]) reverse(ctx context.Context, dev backend.Backend[T], mem *memory[T], g *Gradient[T], times []float64, at []int) (failure, err error) {
-	loop := mem.loop
-	if _, err = loop.Run(ctx, a.span(times, at)); err != nil {
-		return nil, err
-	}
-	lanes := make([]backend.Lane, loop.Lanes)
-	if err = dev.Lanes(loop.Clock, lanes); err != nil {
-		return nil, err
-	}
-	for b := range g.Stats {
-		g.Stats[b] = solver.StatsOf(lanes[min(b, len(lanes)-1)])
-	}
-	if failure = solver.Failed(lanes, loop.Rows, context.Cause(ctx)); failure != nil {
-		failure = fmt.Errorf("reverse solve: %w", failure)
-	}
-	if err = dev.Download(g.Z0, loop.Y.Of[1]); err != nil {
-		return failure, err
-	}
-	if len(g.Theta) > 0 {
-		if err = dev.Download(g.Theta, mem.theta); err != nil {
-			return failure, err
-		}
-	}
-	g.Drift, err = mem.drift(dev, times, at, a.set.Tolerance())
-	return failure, err
+// isFailure reports whether err is about samples, beside a gradient of the others.
+func isFailure(err error) bool {
+	var failed *solver.Error
+	return errors.As(err, &failed)
 }
 
-// span is the reverse solve's: it ends a step on every time with a cotangent and
-// on breakpoints. Block j of the tables belongs to at[j].
-func (a *Adjoint[T]) span(times []float64, at []int) backend.Span {
-	start, end := times[at[0]], times[0]
-	sp := a.set.Between(start, end)
-	block := map[float64]int{end: -1}
-	for j, i := range at[1 : len(at)-1] {
-		block[times[i]] = j + 1
-	}
-	for _, t := range sp.Breaks {
-		if _, taken := block[t]; !taken && t != start {
-			block[t] = -1
-		}
-	}
-	for t := range block {
-		sp.Stops = append(sp.Stops, t)
-	}
-	slices.Sort(sp.Stops)
-	if end < start {
-		slices.Reverse(sp.Stops)
-	}
-	for _, t := range sp.Stops {
-		sp.Blocks = append(sp.Blocks, block[t])
-	}
-	return sp
-}
-
-// checkFinite finds what the error norm does not see.
+// checkFinite finds what no error norm has seen.
 func checkFinite[T backend.Float](g *Gradient[T]) error {
-	for i, v := range g.Theta {
-		if x := float64(v); math.IsNaN(x) || math.IsInf(x, 0) {
-			return fmt.Errorf("dL/dθ of parameter %d is %g: the gradient overflowed; scale the loss down, or use float64", i, x)
+	for _, x := range []struct {
+		name string
+		of   []T
+	}{{"z0 of element", g.Z0}, {"θ of parameter", g.Theta}} {
+		for i, v := range x.of {
+			if v := float64(v); math.IsNaN(v) || math.IsInf(v, 0) {
+				return fmt.Errorf("dL/d%s %d is %g: the gradient overflowed; scale the loss down, or use float64", x.name, i, v)
+			}
 		}
 	}
 	return nil
-}
-
-// memory returns the memory of a gradient, the last one's if it fits.
-func (a *Adjoint[T]) memory(dev backend.Backend[T], f backend.Field[T], batch, jumps int) (*memory[T], error) {
-	if a.mem != nil && a.batch == batch && a.jumps == jumps {
-		return a.mem, nil
-	}
-	a.free(dev)
-	mem := &memory[T]{}
-	sys := &augmented[T]{dev: dev, field: f, mem: mem}
-	cfg := step.Config[T]{
-		Backend: dev, Tableau: a.set.Tableau, System: sys,
-		Tol: a.set.Tolerance(), Control: a.set.Control(),
-		Lanes: a.set.Stepping.Lanes(batch), Blocks: 2, Rows: batch, Cols: f.Dim(),
-		Poll: a.set.Progress,
-	}
-	err := mem.allocate(dev, cfg, sys, jumps, a.full)
-	if err != nil {
-		mem.free(dev)
-		return nil, err
-	}
-	a.mem, a.batch, a.jumps = mem, batch, jumps
-	return mem, nil
 }

@@ -94,12 +94,15 @@ func TestGradients_MatchReference(t *testing.T) {
 				}
 				s := newSolver(t, problems.System[float64](p), solver.Settings{Method: m, RTol: tol, ATol: tol, MaxAttempts: 1e7})
 				sol := solve(t, s, p.Z0, loss.Times)
-				for _, full := range []bool{false, true} {
-					if full && m != solver.Tsit5 {
+				for _, set := range []adjoint.Settings{
+					{Method: adjoint.Discrete}, {Method: adjoint.Interpolating},
+					{Method: adjoint.Continuous}, {Method: adjoint.Continuous, FullNorm: true},
+				} {
+					if (set.FullNorm || set.Method == adjoint.Interpolating) && m != solver.Tsit5 {
 						continue
 					}
-					g := gradients(t, s, adjoint.Settings{FullNorm: full}, sol, problems.Cotangents(&loss, sol.Y))
-					name := p.Name + " " + m.String()
+					g := gradients(t, s, set, sol, problems.Cotangents(&loss, sol.Y))
+					name := p.Name + " " + m.String() + " " + set.Method.String()
 					closeTo(t, name+" dL/dz0", g.Z0, loss.DZ0, 1e-6)
 					closeTo(t, name+" dL/dθ", g.Theta, loss.DTheta, 1e-6)
 					closeTo(t, name+" dL/dt", g.Times, loss.DTimes, 1e-6)
@@ -117,12 +120,16 @@ func TestGradients_MatchReference(t *testing.T) {
 func TestGradients_ConvergeWithTolerance(t *testing.T) {
 	p := problems.LotkaVolterra()
 	loss := p.Losses[0]
-	for _, m := range []solver.Method{solver.HeunEuler21, solver.Fehlberg12, solver.Bosh3, solver.Tsit5, solver.Dopri8} {
+	for i, m := range []solver.Method{solver.HeunEuler21, solver.Fehlberg12, solver.Bosh3, solver.Tsit5, solver.Dopri8, solver.HeunEuler21, solver.Tsit5, solver.Dopri8} {
 		var errs []float64
+		set := adjoint.Settings{Method: adjoint.Continuous}
+		if i > 4 {
+			set.Method = adjoint.Discrete
+		}
 		for _, tol := range []float64{1e-4, 1e-6, 1e-8} {
 			s := newSolver(t, problems.System[float64](p), solver.Settings{Method: m, RTol: tol, ATol: tol, MaxAttempts: 1e7})
 			sol := solve(t, s, p.Z0, loss.Times)
-			g := gradients(t, s, adjoint.Settings{}, sol, problems.Cotangents(&loss, sol.Y))
+			g := gradients(t, s, set, sol, problems.Cotangents(&loss, sol.Y))
 			worst := 0.0
 			for i, w := range loss.DTheta {
 				worst = max(worst, math.Abs(g.Theta[i]-w))
@@ -131,7 +138,7 @@ func TestGradients_ConvergeWithTolerance(t *testing.T) {
 		}
 		// A factor of 3 for each of the four decades.
 		if !(errs[2] < errs[0]/81) {
-			t.Errorf("%v: errors %.2g at tolerances 1e-4, 1e-6, 1e-8 do not fall", m, errs)
+			t.Errorf("%v, %v: errors %.2g at tolerances 1e-4, 1e-6, 1e-8 do not fall", m, set.Method, errs)
 		}
 	}
 }
@@ -159,7 +166,7 @@ func model(t testing.TB, act mlp.Activation, tm mlp.Time, in mlp.Input) *mlp.Mod
 	return m
 }
 
-// Gradients of an MLP with respect to all of z0, θ and the times, in both kinds of
+// Gradients of the continuous adjoint of an MLP with respect to all of z0, θ and the times, in both kinds of
 // stepping, against central differences of the same tight solve. Differences with
 // a step of 1e-5 are good to about 1e-9 where the activation is smooth. Where it
 // has a kink the solve errs by about its tolerance at every crossing, by another
@@ -190,7 +197,7 @@ func TestGradients_MatchFiniteDifference(t *testing.T) {
 					s := newSolver(t, m, set)
 					sol := solve(t, s, z0, ts)
 					_, a := loss(w, sol.Y)
-					g := gradients(t, s, adjoint.Settings{}, sol, a)
+					g := gradients(t, s, adjoint.Settings{Method: adjoint.Continuous}, sol, a)
 
 					value := func() float64 {
 						if err := s.SetParams(m.Theta); err != nil {
@@ -325,7 +332,7 @@ func TestGradients_FullNorm(t *testing.T) {
 	s := newSolver(t, problems.System[float64](p), solver.Settings{RTol: 1e-8, ATol: 1e-10})
 	sol := solve(t, s, p.Z0, loss.Times)
 	a := problems.Cotangents(&loss, sol.Y)
-	semi, full := gradients(t, s, adjoint.Settings{}, sol, a), gradients(t, s, adjoint.Settings{FullNorm: true}, sol, a)
+	semi, full := gradients(t, s, adjoint.Settings{Method: adjoint.Continuous}, sol, a), gradients(t, s, adjoint.Settings{Method: adjoint.Continuous, FullNorm: true}, sol, a)
 	closeTo(t, "dL/dθ", full.Theta, loss.DTheta, 1e-5)
 	closeTo(t, "dL/dθ", semi.Theta, loss.DTheta, 1e-5)
 	if semi.Stats[0].Accepted > full.Stats[0].Accepted {
@@ -340,9 +347,9 @@ func TestGradients_OwnSettings(t *testing.T) {
 	s := newSolver(t, problems.System[float64](p), solver.Settings{RTol: 1e-10, ATol: 1e-10})
 	sol := solve(t, s, p.Z0, loss.Times)
 	a := problems.Cotangents(&loss, sol.Y)
-	coarse := gradients(t, s, adjoint.Settings{Solver: &solver.Settings{Method: solver.Bosh3, RTol: 1e-4, ATol: 1e-4}}, sol, a)
-	fine := gradients(t, s, adjoint.Settings{Solver: &solver.Settings{Method: solver.Vern7, RTol: 1e-10, ATol: 1e-10}}, sol, a)
-	fixed := gradients(t, s, adjoint.Settings{Solver: &solver.Settings{Method: solver.RK4, Step: 0.001}}, sol, a)
+	coarse := gradients(t, s, adjoint.Settings{Method: adjoint.Continuous, Solver: &solver.Settings{Method: solver.Bosh3, RTol: 1e-4, ATol: 1e-4}}, sol, a)
+	fine := gradients(t, s, adjoint.Settings{Method: adjoint.Continuous, Solver: &solver.Settings{Method: solver.Vern7, RTol: 1e-10, ATol: 1e-10}}, sol, a)
+	fixed := gradients(t, s, adjoint.Settings{Method: adjoint.Continuous, Solver: &solver.Settings{Method: solver.RK4, Step: 0.001}}, sol, a)
 	closeTo(t, "dL/dθ", fine.Theta, loss.DTheta, 1e-7)
 	closeTo(t, "dL/dθ", fixed.Theta, loss.DTheta, 1e-7)
 	if coarse.Stats[0].Accepted >= fine.Stats[0].Accepted {
@@ -368,7 +375,7 @@ func TestGradients_StepsAcrossOutputs(t *testing.T) {
 		for i := range a {
 			a[i] = 1
 		}
-		return gradients(t, s, adjoint.Settings{}, sol, a).Stats[0].Evaluations
+		return gradients(t, s, adjoint.Settings{Method: adjoint.Continuous}, sol, a).Stats[0].Evaluations
 	}
 	few, many := evaluations(2), evaluations(200)
 	// A jump costs the step cut for it and, as the first stage is stale after it,

@@ -6,12 +6,26 @@ import (
 	"github.com/seed-5f5774c8/neuralode/tableau"
 )
 
-// augmented is the system [z, a] for the stepping loop, with a_θ as its quadrature.
+// augmented is the system [z, a] for the stepping loop, with a_θ as its quadrature, or
+// the system [a] where z comes from a recording.
 type augmented[T backend.Float] struct {
 	dev   backend.Backend[T]
 	field backend.Field[T]
 	mem   *memory[T]
 	quad  quadrature[T] // nil if there are no parameters
+
+	record *recording[T] // where z comes from, nil if it is in the state
+	z      backend.Vec[T]
+}
+
+// operands returns z and a at the instant, with a and, where it is solved for, z from
+// the state y.
+func (s *augmented[T]) operands(y step.Block[T], at backend.At) (z, a backend.Vec[T]) {
+	if s.record == nil {
+		return y.Of[0], y.Of[1]
+	}
+	s.record.interpolate(s.z, at)
+	return s.z, y.Of[0]
 }
 
 // quadrature sums a_θ = -∫ aᵀ∂f/∂θ dt over accepted steps.
@@ -27,7 +41,11 @@ type quadrature[T backend.Float] interface {
 
 // Stage sets dst = [f, -aᵀ∂f/∂z].
 func (s *augmented[T]) Stage(i int, dst, y step.Block[T], at backend.At) {
-	v := backend.VJP[T]{Z: y.Of[0], A: y.Of[1], DZ: dst.Of[0], AZ: dst.Of[1], Alpha: -1}
+	v := backend.VJP[T]{AZ: dst.Of[len(dst.Of)-1], Alpha: -1}
+	v.Z, v.A = s.operands(y, at)
+	if s.record == nil {
+		v.DZ = dst.Of[0]
+	}
 	if s.quad == nil {
 		s.field.VJP(at, v)
 		return
@@ -48,9 +66,11 @@ func (s *augmented[T]) Advanced() {
 // the forward solve's.
 func (s *augmented[T]) Moved() {
 	m, y := s.mem, s.mem.loop.Y
-	s.dev.AtStop(m.loop.Clock, backend.Store, y.Of[0], m.reached)
-	s.dev.AtStop(m.loop.Clock, backend.Load, y.Of[0], m.saved)
-	s.dev.AtStop(m.loop.Clock, backend.Add, y.Of[1], m.jump)
+	if s.record == nil {
+		s.dev.AtStop(m.loop.Clock, backend.Store, y.Of[0], m.reached)
+		s.dev.AtStop(m.loop.Clock, backend.Load, y.Of[0], m.saved)
+	}
+	s.dev.AtStop(m.loop.Clock, backend.Add, m.a(), m.jump)
 }
 
 func (s *augmented[T]) accepted() backend.At {
@@ -170,6 +190,7 @@ func (q *replayed[T]) advanced() {
 			q.dev.Combine(q.work.Vec, y.Vec, at, loop.Tableau.A[i], loop.Stages())
 			y = q.work
 		}
-		q.field.VJP(at, backend.VJP[T]{Z: y.Of[0], A: y.Of[1], G: q.mem.theta, W: -b, TimesH: true})
+		z, a := q.operands(y, at)
+		q.field.VJP(at, backend.VJP[T]{Z: z, A: a, G: q.mem.theta, W: -b, TimesH: true})
 	}
 }

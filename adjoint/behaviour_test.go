@@ -37,11 +37,21 @@ func TestGradients_BadInput(t *testing.T) {
 	p := problems.LotkaVolterra()
 	s := newSolver(t, problems.System[float64](p), solver.Settings{})
 	other := newSolver(t, problems.System[float64](p), solver.Settings{Stepping: solver.PerSample})
-	_, err := adjoint.New(other, adjoint.Settings{FullNorm: true})
+	_, err := adjoint.New(other, adjoint.Settings{Method: adjoint.Continuous, FullNorm: true})
 	wants(t, err, "FullNorm", "Joint")
-	_, err = adjoint.New(s, adjoint.Settings{Solver: &solver.Settings{RTol: -1}})
+	_, err = adjoint.New(s, adjoint.Settings{Method: adjoint.Continuous, Solver: &solver.Settings{RTol: -1}})
 	wants(t, err, "Settings.Solver", "RTol is -1")
 
+	for _, bad := range []adjoint.Settings{
+		{Solver: &solver.Settings{}}, {FullNorm: true}, {Method: 9}, {Store: 9}, {Budget: -1},
+		{Method: adjoint.Continuous, Budget: 1}, {Method: adjoint.Interpolating, Store: adjoint.States},
+		{Method: adjoint.Interpolating, FullNorm: true},
+		{Method: adjoint.Interpolating, Solver: &solver.Settings{Stepping: solver.PerSample}},
+	} {
+		if _, err := adjoint.New(s, bad); err == nil || !strings.HasPrefix(err.Error(), "adjoint: Settings") {
+			t.Errorf("%+v: error %v", bad, err)
+		}
+	}
 	a, err := adjoint.New(s, adjoint.Settings{})
 	if err != nil {
 		t.Fatal(err)
@@ -55,7 +65,7 @@ func TestGradients_BadInput(t *testing.T) {
 	_, err = a.Gradients(nil, sol, good) //lint:ignore SA1012 that is what is tested
 	wants(t, err, "nil context", "context.Background()")
 	_, err = a.Gradients(ctx, sol, good[:5])
-	wants(t, err, "dLdz has 5 elements and the solution 12", "[3, 2, 2]")
+	wants(t, err, "dLdz has 5 elements and the solution 12", "Solution.Y")
 	bad := append([]float64{}, good...)
 	bad[7] = math.NaN()
 	_, err = a.Gradients(ctx, sol, bad)
@@ -84,16 +94,19 @@ func TestGradients_BadInput(t *testing.T) {
 	}
 }
 
-// A sample that the forward solve did not finish has no gradient.
+// A batch that stepped jointly and failed has no gradient, nor has one of which no
+// sample arrived.
 func TestGradients_UnfinishedSolution(t *testing.T) {
 	blowUp := field.New(1, nil, square[float64], square[field.Dual])
-	s := newSolver(t, blowUp, solver.Settings{Stepping: solver.PerSample})
-	sol, err := s.Solve(ctx, []float64{0.1, 1}, []float64{0, 2}) // z = 1/(1/z0 - t)
-	if err == nil {
-		t.Fatal("z' = z² from 1 reached t = 2")
+	for _, stepping := range []solver.Stepping{solver.Joint, solver.PerSample} {
+		s := newSolver(t, blowUp, solver.Settings{Stepping: stepping})
+		sol, err := s.Solve(ctx, []float64{1, 2}, []float64{0, 2}) // z = 1/(1/z0 - t)
+		if err == nil {
+			t.Fatal("z' = z² from 1 reached t = 2")
+		}
+		_, err = adjoint.Gradients(ctx, s, sol, []float64{0, 0, 1, 1})
+		wants(t, err, "ended early", "solve again")
 	}
-	_, err = adjoint.Gradients(ctx, s, sol, []float64{0, 0, 1, 1})
-	wants(t, err, "sample 1 of the solution ended early", "without that sample")
 }
 
 func square[T field.Number](_ T, z, _, dz []T) { dz[0] = z[0] * z[0] }
@@ -104,7 +117,7 @@ func TestDrift_ShowsAFailedReverseSolve(t *testing.T) {
 	decay := field.New(1, []float64{-50}, linear1[float64], linear1[field.Dual])
 	s := newSolver(t, decay, solver.Settings{RTol: 1e-6, ATol: 1e-9, MaxAttempts: 1e6})
 	sol := solve(t, s, []float64{1}, []float64{0, 1})
-	g, err := adjoint.Gradients(ctx, s, sol, []float64{0, 1})
+	g, err := continuous(s, sol, []float64{0, 1})
 	if err == nil && g.Drift.Ratio < 1e6 {
 		t.Errorf("z(0) = 1 from z(1) = e^-50 without a drift: %v", g.Drift)
 	}
@@ -117,7 +130,7 @@ func TestDrift_ShowsAFailedReverseSolve(t *testing.T) {
 	for i := range a {
 		a[i] = 1
 	}
-	g, err = adjoint.Gradients(ctx, s, sol, a)
+	g, err = continuous(s, sol, a)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -134,6 +147,15 @@ func TestDrift_ShowsAFailedReverseSolve(t *testing.T) {
 	}
 }
 
+func continuous(s *solver.Solver[float64], sol *solver.Solution[float64], dLdz []float64) (*adjoint.Gradient[float64], error) {
+	a, err := adjoint.New(s, adjoint.Settings{Method: adjoint.Continuous})
+	if err != nil {
+		return nil, err
+	}
+	defer a.Close()
+	return a.Gradients(ctx, sol, dLdz)
+}
+
 func linear1[T field.Number](_ T, z, th, dz []T) { dz[0] = th[0] * z[0] }
 
 func TestGradients_Cancelled(t *testing.T) {
@@ -142,7 +164,7 @@ func TestGradients_Cancelled(t *testing.T) {
 	sol := solve(t, s, p.Z0, []float64{0, 10})
 	c, cancel := context.WithCancel(ctx)
 	steps := 0
-	a, err := adjoint.New(s, adjoint.Settings{Solver: &solver.Settings{RTol: 1e-9, ATol: 1e-9, Progress: func(backend.Progress) {
+	a, err := adjoint.New(s, adjoint.Settings{Method: adjoint.Continuous, Solver: &solver.Settings{RTol: 1e-9, ATol: 1e-9, Progress: func(backend.Progress) {
 		if steps++; steps == 5 {
 			cancel()
 		}
@@ -286,7 +308,7 @@ func steps(t testing.TB, stepping solver.Stepping, n int) (run func(), held func
 	if err != nil {
 		t.Fatal(err)
 	}
-	a, err := adjoint.New(s, adjoint.Settings{})
+	a, err := adjoint.New(s, adjoint.Settings{Method: adjoint.Continuous})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -333,7 +355,7 @@ func TestAdjoint_ReturnsMemory(t *testing.T) {
 	sol := solve(t, s, p.Z0, []float64{0, 1, 2})
 	before := dev.MemoryUsed()
 	for _, full := range []bool{false, true} {
-		gradients(t, s, adjoint.Settings{FullNorm: full}, sol, []float64{0, 0, 1, 1, 1, 1})
+		gradients(t, s, adjoint.Settings{Method: adjoint.Continuous, FullNorm: full}, sol, []float64{0, 0, 1, 1, 1, 1})
 	}
 	if after := dev.MemoryUsed(); after != before {
 		t.Errorf("%d bytes held before, %d after", before, after)

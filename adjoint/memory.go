@@ -9,23 +9,25 @@ import (
 	"github.com/seed-5f5774c8/neuralode/solver"
 )
 
-// memory is what a gradient holds on the device, whatever the number of steps.
+// memory is what a reverse solve holds on the device, whatever the number of steps.
 type memory[T backend.Float] struct {
-	loop  *step.Loop[T] // block 0 of the state is z, block 1 is a
+	loop  *step.Loop[T] // the last block of the state is a; before it is z, if it is solved for
 	theta backend.Vec[T]
 
-	// Tables with one block for every time in `at`, see Adjoint.gradients.
-	saved   backend.Vec[T] // z of the forward solve
+	// Tables with one block, or row, for every place of a plan.
 	jump    backend.Vec[T] // ∂L/∂z
+	saved   backend.Vec[T] // z of the forward solve; these two only where z is solved for
 	reached backend.Vec[T] // z of the reverse solve before it is reset
-	slope   backend.Vec[T] // f
-	clock   backend.Clock  // for slope
 
 	host  []T // one table
+	state []T // one state
 	owned []backend.Vec[T]
 }
 
-func (m *memory[T]) allocate(dev backend.Backend[T], cfg step.Config[T], sys *augmented[T], jumps int, full bool) (err error) {
+// a is the block of the state that holds the cotangent.
+func (m *memory[T]) a() backend.Vec[T] { return m.loop.Y.Of[len(m.loop.Y.Of)-1] }
+
+func (m *memory[T]) allocate(dev backend.Backend[T], cfg step.Config[T], sys *augmented[T], want memoryShape, full bool) (err error) {
 	vec := func(blocks, rows, cols int) (v backend.Vec[T]) {
 		if err == nil {
 			if v, err = dev.NewVec(blocks, rows, cols); err == nil {
@@ -34,8 +36,16 @@ func (m *memory[T]) allocate(dev backend.Backend[T], cfg step.Config[T], sys *au
 		}
 		return v
 	}
-	m.saved, m.jump = vec(jumps, cfg.Rows, cfg.Cols), vec(jumps, cfg.Rows, cfg.Cols)
-	m.reached, m.slope = vec(jumps, cfg.Rows, cfg.Cols), vec(jumps, cfg.Rows, cfg.Cols)
+	blocks, rows := want.jumps, cfg.Rows
+	if want.ragged && cfg.Lanes > 1 {
+		blocks, rows = 1, want.jumps
+	}
+	m.jump = vec(blocks, rows, cfg.Cols)
+	if sys.record == nil {
+		m.saved, m.reached = vec(blocks, rows, cfg.Cols), vec(blocks, rows, cfg.Cols)
+	} else {
+		sys.z = vec(1, cfg.Rows, cfg.Cols)
+	}
 	if p := sys.field.NumParams(); p > 0 {
 		m.theta = vec(1, 1, p)
 		if cfg.Lanes == 1 {
@@ -43,7 +53,7 @@ func (m *memory[T]) allocate(dev backend.Backend[T], cfg step.Config[T], sys *au
 			cfg.ErrorParts = q.errorParts()
 			sys.quad = q
 		} else {
-			work := vec(2, cfg.Rows, cfg.Cols)
+			work := vec(cfg.Blocks, cfg.Rows, cfg.Cols)
 			if err == nil {
 				sys.quad = &replayed[T]{augmented: sys, work: step.BlockOf(work)}
 			}
@@ -52,10 +62,7 @@ func (m *memory[T]) allocate(dev backend.Backend[T], cfg step.Config[T], sys *au
 	if err != nil {
 		return err
 	}
-	if m.clock, err = dev.NewClock(1); err != nil {
-		return err
-	}
-	m.host = make([]T, jumps*cfg.Rows*cfg.Cols)
+	m.host, m.state = make([]T, blocks*rows*cfg.Cols), make([]T, cfg.Rows*cfg.Cols)
 	m.loop, err = step.New(cfg)
 	return err
 }
@@ -68,62 +75,51 @@ func (m *memory[T]) free(dev backend.Backend[T]) {
 		dev.Free(v)
 	}
 	m.owned = nil
-	if m.clock != nil {
-		m.clock.Close()
-		m.clock = nil
+}
+
+// fill sets dst, one sample's row or one block of a table, from x, which is laid out
+// as sol.Y: every place of the plan.
+func (m *memory[T]) fill(sol *solver.Solution[T], x []T, p *plan) {
+	dim := sol.Dim
+	for b := range sol.Batch {
+		r := &p.lanes[min(b, len(p.lanes)-1)]
+		for j, i := range r.at {
+			row := j*sol.Batch + b
+			if p.ragged {
+				row = r.row + j
+			}
+			copy(m.host[row*dim:(row+1)*dim], x[sol.Row(i, b)*dim:])
+		}
 	}
+}
+
+// first sets m.state to what every sample's route begins with in the table on the host.
+func (m *memory[T]) first(p *plan) []T {
+	dim := m.loop.Cols
+	for b := range m.loop.Rows {
+		row := b
+		if p.ragged {
+			row = p.lanes[b].row
+		}
+		copy(m.state[b*dim:(b+1)*dim], m.host[row*dim:])
+	}
+	return m.state
 }
 
 // upload sets the tables, and the state at the start of the reverse solve.
-func (m *memory[T]) upload(dev backend.Backend[T], sol *solver.Solution[T], dLdz []T, at []int) {
-	n := sol.Batch * sol.Dim
-	table := func(dst backend.Vec[T], src []T) {
-		for j, i := range at {
-			copy(m.host[j*n:(j+1)*n], src[i*n:(i+1)*n])
-		}
-		dev.Upload(dst, m.host)
+func (m *memory[T]) upload(dev backend.Backend[T], sol *solver.Solution[T], dLdz []T, p *plan) {
+	m.fill(sol, dLdz, p)
+	dev.Upload(m.jump, m.host)
+	dev.Upload(m.a(), m.first(p))
+	if m.saved != nil {
+		m.fill(sol, sol.Y, p)
+		dev.Upload(m.saved, m.host)
+		dev.Upload(m.loop.Y.Of[0], m.first(p))
+		dev.Copy(m.reached, m.saved)
 	}
-	table(m.saved, sol.Y)
-	table(m.jump, dLdz)
-	m.rewind(dev)
-}
-
-// rewind sets the state at the start of the reverse solve from the tables.
-func (m *memory[T]) rewind(dev backend.Backend[T]) {
-	dev.Copy(m.reached, m.saved)
-	dev.Copy(m.loop.Y.Of[0], m.saved.Block(0))
-	dev.Copy(m.loop.Y.Of[1], m.jump.Block(0))
 	if m.theta != nil {
 		dev.Zero(m.theta)
 	}
-}
-
-// timeGradients computes dL/dt for all times; a0 is a(t0) without the cotangent at
-// t0, which does not depend on t0.
-func (m *memory[T]) timeGradients(dev backend.Backend[T], f backend.Field[T], sol *solver.Solution[T], dLdz []T, at []int, a0 []T) ([]float64, error) {
-	n := sol.Batch * sol.Dim
-	now := backend.At{Clock: m.clock, Rows: backend.Running}
-	for j, i := range at {
-		// A span is needed for the clock to show a time; nothing is solved over it.
-		t := sol.Times[i]
-		dev.Start(m.clock, backend.Span{T0: t, Stops: []float64{math.Nextafter(t, math.Inf(1))}})
-		f.Eval(m.slope.Block(j), now, m.saved.Block(j))
-	}
-	if err := dev.Download(m.host, m.slope); err != nil {
-		return nil, err
-	}
-	grad := make([]float64, len(sol.Times))
-	for j, i := range at {
-		slope := m.host[j*n : (j+1)*n]
-		cot, sign := dLdz[i*n:(i+1)*n], 1.0
-		if i == 0 {
-			cot, sign = a0, -1
-		}
-		for k, v := range slope {
-			grad[i] += sign * float64(cot[k]) * float64(v)
-		}
-	}
-	return grad, nil
 }
 
 // Drift is the largest distance between the states of the forward solve and of the
@@ -144,26 +140,39 @@ func (d Drift) String() string {
 }
 
 // drift compares the two solves.
-func (m *memory[T]) drift(dev backend.Backend[T], times []float64, at []int, tol backend.Tolerance) (Drift, error) {
-	dev.Copy(m.reached.Block(len(at)-1), m.loop.Y.Of[0])
+func (m *memory[T]) drift(dev backend.Backend[T], sol *solver.Solution[T], p *plan, tol backend.Tolerance) (Drift, error) {
 	var d Drift
-	n := m.loop.Rows * m.loop.Cols
-	forward := make([]T, len(m.host))
-	if err := dev.Download(forward, m.saved); err != nil {
-		return d, err
-	}
+	dim := sol.Dim
 	if err := dev.Download(m.host, m.reached); err != nil {
 		return d, err
 	}
-	for i, v := range m.host {
-		z := float64(forward[i])
-		diff := math.Abs(float64(v) - z)
-		ratio := diff / (tol.Abs + tol.Rel*math.Abs(z))
-		if math.IsNaN(ratio) && diff != 0 {
-			ratio, diff = math.Inf(1), math.Inf(1)
-		}
-		if ratio > d.Ratio {
-			d = Drift{Ratio: ratio, Abs: diff, T: times[at[i/n]], Sample: i % n / m.loop.Cols, Component: i % m.loop.Cols}
+	if err := dev.Download(m.state, m.loop.Y.Of[0]); err != nil {
+		return d, err
+	}
+	for b := range sol.Batch {
+		r := &p.lanes[min(b, len(p.lanes)-1)]
+		for j, i := range r.at {
+			row := j*sol.Batch + b
+			if p.ragged {
+				row = r.row + j
+			}
+			reached := m.host[row*dim : (row+1)*dim]
+			if i == 0 {
+				reached = m.state[b*dim : (b+1)*dim]
+			}
+			for k, v := range sol.Sample(i, b) {
+				if r.masked {
+					break
+				}
+				diff := math.Abs(float64(reached[k]) - float64(v))
+				ratio := diff / (tol.Abs + tol.Rel*math.Abs(float64(v)))
+				if math.IsNaN(ratio) && diff != 0 {
+					ratio, diff = math.Inf(1), math.Inf(1)
+				}
+				if ratio > d.Ratio {
+					d = Drift{Ratio: ratio, Abs: diff, T: r.times[i], Sample: b, Component: k}
+				}
+			}
 		}
 	}
 	return d, nil

@@ -59,11 +59,15 @@ const (
 	// Saving selects those of Accepted that have an output strictly inside
 	// the step. Time is that of the step just accepted.
 	Saving
+	// Fresh selects those of Accepted whose first stage was evaluated for this step,
+	// not handed over by the one before. Time is that of the step just accepted.
+	Fresh
 )
 
 // At is the instant t + C·h of every lane that Rows selects: no later than the stop
-// that the step ends on, and short of a jump of f there; see [Span]. Before there is
-// a step, h is 0 and the instant is t.
+// that the step ends on, and short of a jump of f there; see [Span]. C = 1 is the
+// stop itself then, whatever t + h is rounded to. Before there is a step, h is 0 and
+// the instant is t.
 type At struct {
 	Clock Clock
 	C     float64 // dimensionless fraction of the step
@@ -156,11 +160,13 @@ type Backend[T Float] interface {
 	Copy(dst, src Vec[T])
 	Zero(dst Vec[T])
 
-	// Start sets every lane to t = s.T0 with all of s ahead of it, its counters
-	// zero and its first stage stale. A clock must be started before it is used. The
-	// first step is aimed with s.H0; see [Control].
-	Start(clk Clock, s Span)
-	// ProposeStep chooses the first step size of every running lane by Hairer,
+	// Start sets every lane to t = T0 of its span with all of it ahead, its counters
+	// zero and its first stage stale. There is one span for all lanes, or one for each
+	// of several. A clock must be started before it is used. The first step is aimed
+	// with H0; see [Control].
+	Start(clk Clock, spans ...Span)
+	// ProposeStep chooses the first step size of every running lane, of those alone
+	// that have no H0 where each has a span of its own, by Hairer,
 	// Nørsett & Wanner, Solving ODEs I, II.4, p. 169, with the norm of ErrorRatio,
 	// scaled by y0, the largest over blocks. Called first with f0 = f(t0, y0) and
 	// f1 nil it aims with the trial size of (a-b); called again with

@@ -29,13 +29,20 @@ type Span struct {
 	// MaxStep limits |h|, in units of time; 0: no limit. The last step before a
 	// stop may be longer by one part in 1e8.
 	MaxStep float64
+	// Tol, unless zero, takes the place of the tolerance given to ProposeStep and
+	// ErrorRatio.
+	Tol Tolerance
+	// Row is used where every lane has a span of its own. Tables are then 1×N×D:
+	// output j is row Row+j of Save's, and Blocks are rows of AtStop's.
+	Row int
 }
 
 // Valid reports whether s is as its comments say: finite, in order, and with as
 // many Blocks as Stops or none.
 func (s *Span) Valid() bool {
 	if len(s.Stops) == 0 || s.Blocks != nil && len(s.Blocks) != len(s.Stops) ||
-		!finite(s.T0) || !finite(s.H0) || !finite(s.MaxStep) || s.MaxStep < 0 {
+		!finite(s.T0) || !finite(s.H0) || !finite(s.MaxStep) || s.MaxStep < 0 || s.Row < 0 ||
+		!finite(s.Tol.Rel) || !finite(s.Tol.Abs) || s.Tol.Rel < 0 || s.Tol.Abs < 0 {
 		return false
 	}
 	end := s.Stops[len(s.Stops)-1]

@@ -11,7 +11,18 @@ import (
 type clock[T backend.Float] struct {
 	owner *Backend[T]
 	lanes []lane
-	span  backend.Span
+	spans []backend.Span // one for all lanes, or one each
+}
+
+// each reports whether every lane has a span of its own.
+func (c *clock[T]) each() bool { return len(c.spans) > 1 }
+
+// span is the span of lane i.
+func (c *clock[T]) span(i int) *backend.Span {
+	if c.each() {
+		return &c.spans[i]
+	}
+	return &c.spans[0]
 }
 
 // lane is the stepping state of one lane.
@@ -25,7 +36,7 @@ type lane struct {
 	// step, or just inside them where f jumps.
 	from, until float64
 	single      bool // f sees its time as a float32
-	stop, save  int  // the next of span.Stops and span.Saves
+	stop        int  // the next of the span's stops
 
 	ratio    float64    // of the attempt
 	worst    float64    // its largest component's error over its tolerance
@@ -34,19 +45,28 @@ type lane struct {
 	// rejected: the attempt before this one was.
 	rejected bool
 
-	// What the last Advance decided.
-	accepted     bool
-	taken, hTook float64 // start and size of the accepted step
-	hit          int     // block of the stop it ended on, or -1
-	tookFrom     float64 // from and until of that step
-	tookUntil    float64
-	saveFrom     int  // outputs saveFrom..save lie in it
-	inside       bool // at least one of them before its end
-	stale        bool
+	accepted bool // by the last Advance
+	took
+	stale bool // the first stage has to be evaluated
+	fresh bool // it has to be, or was, for this step
 
 	evals, nAccepted, nRejected int64
 	smallest, last              float64
 }
+
+// took is the step that the last Advance accepted, if it did.
+type took struct {
+	taken, hTook        float64 // its start and size
+	end                 float64 // t after it
+	tookFrom, tookUntil float64 // from and until of it
+	freshTook           bool    // its first stage was evaluated for it
+	hit                 int     // block of the stop it ended on, or -1
+	saveFrom, save      int     // outputs saveFrom to below save lie in it
+	inside              bool    // at least one of them before its end
+}
+
+// nothing says that no step was accepted.
+func (l *lane) nothing() { l.accepted, l.inside, l.hit = false, false, -1 }
 
 func (c *clock[T]) Lanes() int { return len(c.lanes) }
 
@@ -89,13 +109,15 @@ func (l *lane) selected(rows backend.Rows) bool {
 		return l.accepted
 	case backend.Saving:
 		return l.accepted && l.inside
+	case backend.Fresh:
+		return l.accepted && l.freshTook
 	}
 	panic("cpu: unknown selection of rows")
 }
 
 // size is the size of the step that rows speaks of.
 func (l *lane) size(rows backend.Rows) float64 {
-	if rows == backend.Accepted || rows == backend.Saving {
+	if rows >= backend.Accepted {
 		return l.hTook
 	}
 	return l.h
@@ -104,8 +126,11 @@ func (l *lane) size(rows backend.Rows) float64 {
 // instant is the time c of the way through the step that rows speaks of.
 func (l *lane) instant(rows backend.Rows, c float64) float64 {
 	t, h, from, until := l.t, l.h, l.from, l.until
-	if rows == backend.Accepted || rows == backend.Saving {
+	if rows >= backend.Accepted {
 		t, h, from, until = l.taken, l.hTook, l.tookFrom, l.tookUntil
+	}
+	if c == 1 && !math.IsInf(until, 0) {
+		return until
 	}
 	t += c * h
 	if math.Signbit(h) { // -0 too: before the first step was chosen
@@ -114,32 +139,43 @@ func (l *lane) instant(rows backend.Rows, c float64) float64 {
 	return min(max(t, from), until)
 }
 
-// Start sets every lane to the beginning of s.
-func (b *Backend[T]) Start(clk backend.Clock, s backend.Span) {
+// Start sets every lane to the beginning of its span.
+func (b *Backend[T]) Start(clk backend.Clock, spans ...backend.Span) {
 	if !b.live() {
 		return
 	}
 	c := b.clock(clk)
-	if !s.Valid() {
-		panic("cpu: Start with a span that is not valid")
+	if len(spans) != 1 && len(spans) != len(c.lanes) {
+		panic("cpu: Start needs one span, or one for each lane")
 	}
-	c.span.T0, c.span.H0, c.span.MaxStep = s.T0, s.H0, s.MaxStep
-	c.span.Stops = append(c.span.Stops[:0], s.Stops...)
-	c.span.Saves = append(c.span.Saves[:0], s.Saves...)
-	c.span.Blocks = append(c.span.Blocks[:0], s.Blocks...)
-	c.span.Breaks = append(c.span.Breaks[:0], s.Breaks...)
-	end := s.Stops[len(s.Stops)-1]
+	for i := range spans {
+		if !spans[i].Valid() {
+			panic("cpu: Start with a span that is not valid")
+		}
+	}
+	c.spans = slices.Grow(c.spans[:0], len(spans))[:len(spans)]
+	for i := range spans {
+		copySpan(&c.spans[i], &spans[i])
+	}
 	for i := range c.lanes {
-		l := &c.lanes[i]
-		*l = lane{t: s.T0, stale: true, hit: -1, history: [2]float64{1, 1}, smallest: math.Inf(1), single: sizeOf[T]() == 4}
-		l.begin(&c.span)
-		if s.T0 == end {
+		l, s := &c.lanes[i], c.span(i)
+		*l = lane{t: s.T0, stale: true, fresh: true, took: took{hit: -1}, history: [2]float64{1, 1}, smallest: math.Inf(1), single: sizeOf[T]() == 4}
+		l.begin(s)
+		if s.T0 == end(s) {
 			l.status = backend.Done
 			continue
 		}
 		l.want = math.Abs(s.H0)
-		l.aim(&c.span, stretchFixed)
+		l.aim(s, stretchFixed)
 	}
+}
+
+// copySpan sets dst to a deep copy of s, in the memory that dst has.
+func copySpan(dst, s *backend.Span) {
+	stops, saves, blocks, breaks := dst.Stops[:0], dst.Saves[:0], dst.Blocks[:0], dst.Breaks[:0]
+	*dst = *s
+	dst.Stops, dst.Saves = append(stops, s.Stops...), append(saves, s.Saves...)
+	dst.Blocks, dst.Breaks = append(blocks, s.Blocks...), append(breaks, s.Breaks...)
 }
 
 // ProposeStep chooses the first step: Hairer, Nørsett & Wanner, Solving ODEs I,
@@ -157,11 +193,12 @@ func (b *Backend[T]) ProposeStep(clk backend.Clock, y0, f0, f1 backend.Vec[T], o
 		sameShape(y, k1)
 	}
 	for i := range c.lanes {
-		l := &c.lanes[i]
-		if l.status != backend.StatusRunning {
+		l, s := &c.lanes[i], c.span(i)
+		if l.status != backend.StatusRunning || c.each() && s.H0 != 0 {
 			continue
 		}
-		length := math.Abs(c.span.Stops[len(c.span.Stops)-1] - l.t)
+		tol := toleranceOf(s, tol)
+		length := math.Abs(end(s) - l.t)
 		var d0, d1, d2 float64 // largest norm over blocks
 		for blk := 0; blk < y.blocks; blk++ {
 			lo, hi := c.rangeOf(y, i)
@@ -197,8 +234,16 @@ func (b *Backend[T]) ProposeStep(clk backend.Clock, y0, f0, f1 backend.Vec[T], o
 		}
 		l.want = min(h, length)
 		l.stale = false // f0 is the first stage
-		l.aim(&c.span, stretchAdaptive)
+		l.aim(s, stretchAdaptive)
 	}
+}
+
+// toleranceOf is the tolerance of a lane with span s.
+func toleranceOf(s *backend.Span, tol backend.Tolerance) backend.Tolerance {
+	if s.Tol != (backend.Tolerance{}) {
+		return s.Tol
+	}
+	return tol
 }
 
 // rangeOf is the range of elements that lane i owns in every block of v.
@@ -265,7 +310,7 @@ func (l *lane) beside(t, infinity float64) float64 {
 
 // begin notes whether the next step begins where f jumps.
 func (l *lane) begin(s *backend.Span) {
-	onward := math.Copysign(math.Inf(1), s.Stops[len(s.Stops)-1]-s.T0)
+	onward := math.Copysign(math.Inf(1), end(s)-s.T0)
 	l.from = -onward
 	if slices.Contains(s.Breaks, l.t) {
 		l.from = l.beside(l.t, onward)
@@ -281,9 +326,9 @@ func (b *Backend[T]) Advance(clk backend.Clock, ctl backend.Control) {
 	c := b.clock(clk)
 	for i := range c.lanes {
 		l := &c.lanes[i]
-		l.accepted, l.inside, l.hit = false, false, -1
+		l.nothing()
 		if l.status == backend.StatusRunning {
-			l.advance(&c.span, &ctl)
+			l.advance(c.span(i), &ctl)
 		}
 	}
 }
@@ -340,6 +385,7 @@ func (l *lane) accept(s *backend.Span, c *backend.Control) {
 	l.nAccepted++
 	l.taken, l.hTook, l.last = l.t, l.h, l.h
 	l.tookFrom, l.tookUntil = l.from, l.until
+	l.freshTook = l.fresh
 	l.smallest = min(l.smallest, math.Abs(l.h))
 	if l.landing {
 		l.t = s.Stops[l.stop]
@@ -352,6 +398,7 @@ func (l *lane) accept(s *backend.Span, c *backend.Control) {
 		l.t += l.h
 	}
 
+	l.end = l.t
 	l.saveFrom = l.save
 	for l.save < len(s.Saves) && between(l.taken, s.Saves[l.save], l.t) {
 		l.inside = l.inside || s.Saves[l.save] != l.t
@@ -359,6 +406,7 @@ func (l *lane) accept(s *backend.Span, c *backend.Control) {
 	}
 	l.stale = c.Handover == backend.HandNothing || c.Handover == backend.HandSaving && !l.inside
 	l.begin(s)
+	l.fresh = l.stale
 	switch {
 	case !c.Fixed:
 		l.propose(c)
@@ -414,11 +462,10 @@ func (b *Backend[T]) Poll(clk backend.Clock) (backend.Progress, error) {
 		return p, err
 	}
 	c := b.clock(clk)
-	behind, end := -1.0, c.span.T0
-	if n := len(c.span.Stops); n > 0 {
-		end = c.span.Stops[n-1]
+	behind := -1.0
+	if len(c.spans) > 0 {
+		p.T = end(c.span(0))
 	}
-	p.T = end
 	for i := range c.lanes {
 		l := &c.lanes[i]
 		p.Accepted += l.nAccepted
@@ -426,7 +473,7 @@ func (b *Backend[T]) Poll(clk backend.Clock) (backend.Progress, error) {
 		switch l.status {
 		case backend.StatusRunning:
 			p.Running++
-			if left := math.Abs(end - l.t); left > behind {
+			if left := math.Abs(end(c.span(i)) - l.t); left > behind {
 				behind, p.T = left, l.t
 			}
 		case backend.Done:
@@ -436,6 +483,9 @@ func (b *Backend[T]) Poll(clk backend.Clock) (backend.Progress, error) {
 	}
 	return p, nil
 }
+
+// end is the last stop of s.
+func end(s *backend.Span) float64 { return s.Stops[len(s.Stops)-1] }
 
 // Lanes fills dst with what each lane did.
 func (b *Backend[T]) Lanes(clk backend.Clock, dst []backend.Lane) error {

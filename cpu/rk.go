@@ -8,6 +8,15 @@ import (
 
 // Combine sets dst = y + h·Σ coef[j]·k[j].
 func (b *Backend[T]) Combine(dst, y backend.Vec[T], at backend.At, coef []float64, k []backend.Vec[T]) {
+	b.combine(dst, y, at, true, coef, k)
+}
+
+// Sum sets dst = y + Σ coef[j]·k[j].
+func (b *Backend[T]) Sum(dst, y backend.Vec[T], at backend.At, coef []float64, k []backend.Vec[T]) {
+	b.combine(dst, y, at, false, coef, k)
+}
+
+func (b *Backend[T]) combine(dst, y backend.Vec[T], at backend.At, timesH bool, coef []float64, k []backend.Vec[T]) {
 	if !b.live() {
 		return
 	}
@@ -27,7 +36,10 @@ func (b *Backend[T]) Combine(dst, y backend.Vec[T], at backend.At, coef []float6
 		if !l.selected(at.Rows) {
 			continue
 		}
-		h := l.size(at.Rows)
+		h := 1.0
+		if timesH {
+			h = l.size(at.Rows)
+		}
 		lo, hi := c.rangeOf(d, i)
 		for blk := 0; blk < d.blocks; blk++ {
 			D := d.block(blk)[lo:hi]
@@ -58,6 +70,7 @@ func (b *Backend[T]) ErrorRatio(clk backend.Clock, tol backend.Tolerance, e, e2 
 		if l.status != backend.StatusRunning {
 			continue
 		}
+		tol := toleranceOf(c.span(i), tol)
 		l.ratio, l.worst, l.row, l.col = 0, -1, 0, 0
 		for p := range parts {
 			y0, y1 := b.vec(parts[p].Y0), b.vec(parts[p].Y1)
@@ -122,6 +135,45 @@ func estimate[T backend.Float](e []float64, k *[maxStages][]T, i int) (sum float
 	return sum
 }
 
+// cells are the elements of a table that belong to lane i: those of its rows in
+// block j, or where lanes have spans of their own those of its row j. It is nil
+// beyond the table.
+func (c *clock[T]) cells(table *vec[T], i, j int) []T {
+	if c.each() {
+		row, n := c.spans[i].Row+j, table.cols
+		if row >= table.rows {
+			return nil
+		}
+		return table.d[row*n : (row+1)*n]
+	}
+	if j >= table.blocks {
+		return nil
+	}
+	lo, hi := c.rangeOf(table, i)
+	return table.block(j)[lo:hi]
+}
+
+// checkTable panics unless table is one for states like y.
+func (c *clock[T]) checkTable(table, y *vec[T]) {
+	if table.cols != y.cols || y.blocks != 1 || c.each() && table.blocks != 1 || !c.each() && table.rows != y.rows {
+		panic("cpu: shapes differ")
+	}
+}
+
+// place is where output time t lies in the step that lane l took, as a fraction,
+// and whether it is the step's end.
+func (l *lane) place(t float64) (x float64, end bool) {
+	return (t - l.taken) / l.hTook, t == l.end
+}
+
+// horner is Σ_m poly[m]·x^(m+1).
+func horner(poly []float64, x float64) (w float64) {
+	for m := len(poly) - 1; m >= 0; m-- {
+		w = (w + poly[m]) * x
+	}
+	return w
+}
+
 // Save writes the outputs that the accepted step has reached.
 func (b *Backend[T]) Save(clk backend.Clock, dense [][]float64, y0, y1 backend.Vec[T], k []backend.Vec[T], table backend.Vec[T]) {
 	if !b.live() {
@@ -133,30 +185,26 @@ func (b *Backend[T]) Save(clk backend.Clock, dense [][]float64, y0, y1 backend.V
 	c := b.clock(clk)
 	s0, s1, out := b.vec(y0), b.vec(y1), b.out(table)
 	sameShape(s0, s1)
-	if s0.blocks != 1 || out.rows != s0.rows || out.cols != s0.cols {
-		panic("cpu: shapes differ")
-	}
+	c.checkTable(out, s0)
 	for i := range c.lanes {
 		l := &c.lanes[i]
 		if !l.accepted {
 			continue
 		}
 		lo, hi := c.rangeOf(s0, i)
-		for j := l.saveFrom; j < l.save && j < out.blocks; j++ {
-			D := out.block(j)[lo:hi]
-			t := c.span.Saves[j]
-			if t == l.t {
+		for j := l.saveFrom; j < l.save; j++ {
+			D := c.cells(out, i, j)
+			if D == nil {
+				break
+			}
+			x, end := l.place(c.span(i).Saves[j])
+			if end {
 				copy(D, s1.d[lo:hi])
 				continue
 			}
 			copy(D, s0.d[lo:hi])
-			x := (t - l.taken) / l.hTook
 			for st, poly := range dense {
-				w := 0.0
-				for m := len(poly) - 1; m >= 0; m-- {
-					w = (w + poly[m]) * x
-				}
-				if w != 0 {
+				if w := horner(poly, x); w != 0 {
 					stage := b.vec(k[st])
 					sameShape(s0, stage)
 					b.blas.addScaled(T(l.hTook*w), stage.d[lo:hi], D)
@@ -199,27 +247,29 @@ func (b *Backend[T]) AtStop(clk backend.Clock, op backend.StopOp, y, table backe
 	} else {
 		state, tab = b.out(y), b.vec(table)
 	}
-	if state.blocks != 1 || tab.rows != state.rows || tab.cols != state.cols {
-		panic("cpu: shapes differ")
-	}
+	c.checkTable(tab, state)
 	for i := range c.lanes {
 		l := &c.lanes[i]
-		if l.hit < 0 || l.hit >= tab.blocks {
+		if l.hit < 0 {
+			continue
+		}
+		R := c.cells(tab, i, l.hit)
+		if R == nil {
 			continue
 		}
 		lo, hi := c.rangeOf(state, i)
-		Y, R := state.d[lo:hi], tab.block(l.hit)[lo:hi]
+		Y := state.d[lo:hi]
 		switch op {
 		case backend.Store:
 			copy(R, Y)
 		case backend.Load:
 			copy(Y, R)
-			l.stale = true
+			l.stale, l.fresh = true, true
 		case backend.Add:
 			for j, v := range R {
 				Y[j] += v
 			}
-			l.stale = true
+			l.stale, l.fresh = true, true
 		}
 	}
 }

@@ -4,6 +4,7 @@ package gpu
 
 import (
 	"encoding/binary"
+	"fmt"
 	"slices"
 	"unsafe"
 
@@ -146,11 +147,16 @@ func (c *clock[T]) scratch(size int64) (driver.Ptr, bool) {
 type startArgs struct{ clk clockView }
 
 // Start sets every lane to the beginning of s.
-func (b *Backend[T]) Start(clk backend.Clock, s backend.Span) {
+func (b *Backend[T]) Start(clk backend.Clock, spans ...backend.Span) {
 	if !b.live() {
 		return
 	}
 	c := b.clock(clk)
+	if len(spans) != 1 {
+		b.fail(fmt.Errorf("gpu: a span for each lane: %w", backend.ErrUnsupported))
+		return
+	}
+	s := spans[0]
 	if !s.Valid() {
 		panic("gpu: Start with a span that is not valid")
 	}

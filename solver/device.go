@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"github.com/seed-5f5774c8/neuralode/backend"
+	"github.com/seed-5f5774c8/neuralode/internal/step"
 )
 
 // Device is a solver's backend, with its right-hand side and memory, for work whose
@@ -42,17 +43,85 @@ func (d *Device[T]) Solve(ctx context.Context, z0 backend.Vec[T], ts []float64) 
 	if len(ts) < 2 || batch == 0 {
 		return nil, errors.New("solver: a solve on the device needs a sample, t0 and at least one output time")
 	}
-	loop, err := s.loopFor(shape{batch: batch, saves: len(ts) - 1})
+	loop, err := s.loopFor(shape{batch: batch, saves: len(ts) - 1, keep: step.KeepNothing})
 	if err != nil {
 		return nil, err
 	}
 	d.Backend.Copy(loop.Y.Vec, z0)
-	p, err := loop.Run(ctx, s.set.Span(ts))
-	if err != nil {
+	if _, err := loop.Run(ctx, s.set.Span(ts)); err != nil {
 		return nil, fmt.Errorf("solver: %w", err)
 	}
-	if p.Running > 0 || p.Failed > 0 {
-		return nil, fmt.Errorf("%w: %d failed and %d still under way", ErrIncomplete, p.Failed, p.Running)
-	}
-	return loop.Table, nil
+	return loop.Table, d.Complete(loop)
 }
+
+// Complete returns an error that wraps [ErrIncomplete] unless all samples have reached
+// the end of the loop's solve.
+func (d *Device[T]) Complete(loop *step.Loop[T]) error {
+	p := loop.Last
+	if p.Running > 0 || p.Failed > 0 {
+		return fmt.Errorf("%w: %d failed and %d still under way", ErrIncomplete, p.Failed, p.Running)
+	}
+	return nil
+}
+
+// Problem is a solve whose loop the caller drives, as package adjoint does.
+type Problem[T backend.Float] struct {
+	d  *Device[T]
+	g  grid
+	z0 []T
+}
+
+// Problem validates a solve: of the batch z0 at ts or, with samples not nil, each over
+// its own times.
+func (d *Device[T]) Problem(z0 []T, ts []float64, samples []Sample) (*Problem[T], error) {
+	s := d.s
+	g := grid{times: ts, samples: samples, batch: len(samples)}
+	if samples != nil {
+		return &Problem[T]{d, g, z0}, s.checkSamples(z0, samples)
+	}
+	var err error
+	g.batch, err = checkInput(s.dim, z0, ts)
+	return &Problem[T]{d, g, z0}, err
+}
+
+// Solve is [Solver.Solve].
+func (p *Problem[T]) Solve(ctx context.Context) (*Solution[T], error) {
+	return p.d.solve(ctx, p.z0, p.g)
+}
+
+// Empty reports whether there is nothing to integrate: it needs no loop.
+func (p *Problem[T]) Empty() bool { return p.g.empty() }
+
+// Shape tells loops apart: one fits every problem of its shape.
+func (p *Problem[T]) Shape() any { return p.g.shape(step.KeepNothing) }
+
+// NewLoop allocates a loop that keeps what keep says. The caller frees it.
+func (p *Problem[T]) NewLoop(keep step.Keep) (*step.Loop[T], error) {
+	return p.d.s.newLoop(p.g.shape(keep))
+}
+
+// Spans are what the loop is started with.
+func (p *Problem[T]) Spans() []backend.Span { return p.g.spans(&p.d.s.set) }
+
+// Run solves with loop, nil if the problem is empty, which drive runs. The error is
+// as that of [Solver.Solve].
+func (p *Problem[T]) Run(ctx context.Context, loop *step.Loop[T], drive func(spans []backend.Span) error) (*Solution[T], error) {
+	return p.d.run(ctx, loop, p.z0, p.g, drive)
+}
+
+// Shape is [Problem.Shape] of a batch on the device, solved at ts.
+func (d *Device[T]) Shape(batch int, ts []float64) any {
+	return shape{batch: batch, saves: len(ts) - 1, keep: step.KeepNothing}
+}
+
+// NewLoop allocates a loop for solves of a batch on the device, with the outputs of
+// ts after the first.
+func (d *Device[T]) NewLoop(batch int, ts []float64, keep step.Keep) (*step.Loop[T], error) {
+	return d.s.newLoop(shape{batch: batch, saves: len(ts) - 1, keep: keep})
+}
+
+// Version is that of the solver's parameters now; see [Solution.Version].
+func (d *Device[T]) Version() *Version { return d.s.version }
+
+// Settings are the solver's.
+func (d *Device[T]) Settings() *Settings { return &d.s.set }

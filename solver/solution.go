@@ -14,10 +14,14 @@ import (
 
 // Solution is what a solve computed. The caller owns all of it.
 type Solution[T backend.Float] struct {
-	Times      []float64 // the times asked for, t0 first
-	Batch, Dim int       // B and D
-	// Y holds the states, row-major [len(Times), B, D]. Outputs that a failed
-	// sample did not reach are NaN.
+	// Times are those asked for, t0 first; nil where samples have their own.
+	Times []float64
+	// Samples are what [Solver.SolveEach] was given, else nil.
+	Samples    []Sample
+	Batch, Dim int // B and D
+	// Y holds the states, row-major [len(Times), B, D]; where samples have their own
+	// times sample after sample, [N, D], N the number of all times. Outputs that a
+	// failed sample did not reach are NaN.
 	Y []T
 	// Status and Stats have one entry a sample. Under joint stepping all samples
 	// share them.
@@ -29,8 +33,54 @@ type Solution[T backend.Float] struct {
 	Warnings []string
 
 	version *Version
+	first   []int // row of Y where each sample begins, if they have their own times
+	reached []backend.Lane
 	dense   []denseLane[T]
 	tab     *tableau.Tableau
+}
+
+func (s *Solver[T]) newSolution(g grid, z0 []T) *Solution[T] {
+	sol := &Solution[T]{
+		Times: slices.Clone(g.times), Samples: g.samples, Batch: g.batch, Dim: s.dim,
+		Status:  make([]Status, g.batch),
+		Stats:   make([]Stats, g.batch),
+		Backend: s.dev.Name(), Method: s.set.name(), Warnings: s.warnings,
+		version: s.version, tab: s.set.Tableau,
+	}
+	rows := len(g.times) * g.batch
+	for _, x := range g.samples {
+		sol.first = append(sol.first, rows)
+		rows += len(x.Times)
+	}
+	sol.Y = make([]T, rows*s.dim)
+	for b := range g.batch {
+		ts := sol.SampleTimes(b)
+		copy(sol.Sample(0, b), z0[b*s.dim:])
+		if length(ts) == 0 && len(ts) == 2 {
+			copy(sol.Sample(1, b), z0[b*s.dim:])
+		}
+	}
+	return sol
+}
+
+// fetch copies the outputs after the first from the device.
+func (s *Solution[T]) fetch(dev backend.Backend[T], table backend.Vec[T]) error {
+	if s.Samples == nil {
+		return dev.Download(s.Y[s.Batch*s.Dim:], table)
+	}
+	blocks, rows, cols := table.Shape()
+	all := make([]T, blocks*rows*cols)
+	if err := dev.Download(all, table); err != nil {
+		return err
+	}
+	for b, x := range s.Samples {
+		n := saved(x.Times) * s.Dim
+		if n > 0 {
+			copy(s.Y[(s.first[b]+1)*s.Dim:], all[:n])
+		}
+		all = all[n:]
+	}
+	return nil
 }
 
 // Stats counts the work on one sample; under joint stepping, on the batch.
@@ -50,19 +100,51 @@ func StatsOf(l backend.Lane) Stats {
 	}
 }
 
-// State is the batch at Times[i], row-major [B, D], sharing memory with Y.
+// State is the batch at Times[i], row-major [B, D], sharing memory with Y. It panics
+// where samples have their own times.
 func (s *Solution[T]) State(i int) []T {
+	if s.Samples != nil {
+		panic("solver: there is no common state where samples have their own times; use Sample")
+	}
 	n := s.Batch * s.Dim
 	return s.Y[i*n : (i+1)*n : (i+1)*n]
 }
 
-// Sample is the state of sample b at Times[i], sharing memory with Y.
-func (s *Solution[T]) Sample(i, b int) []T {
-	return s.State(i)[b*s.Dim : (b+1)*s.Dim : (b+1)*s.Dim]
+// SampleTimes are the output times of sample b, t0 first.
+func (s *Solution[T]) SampleTimes(b int) []float64 {
+	if s.Samples != nil {
+		return s.Samples[b].Times
+	}
+	return s.Times
 }
 
-// Final is the batch at the last time, row-major [B, D], sharing memory with Y.
-func (s *Solution[T]) Final() []T { return s.State(len(s.Times) - 1) }
+// Sample is the state of sample b at the i-th of its times, sharing memory with Y.
+func (s *Solution[T]) Sample(i, b int) []T {
+	row := s.Row(i, b)
+	return s.Y[row*s.Dim : (row+1)*s.Dim : (row+1)*s.Dim]
+}
+
+// Row is where Sample(i, b) lies in Y, in units of D elements: the layout of Y and of
+// all that is laid out as Y.
+func (s *Solution[T]) Row(i, b int) int {
+	if s.Samples != nil {
+		return s.first[b] + i
+	}
+	return i*s.Batch + b
+}
+
+// Final is the batch at the last time, row-major [B, D]: each sample's own last time,
+// and a copy, where they have their own, else sharing memory with Y.
+func (s *Solution[T]) Final() []T {
+	if s.Samples == nil {
+		return s.State(len(s.Times) - 1)
+	}
+	z := make([]T, 0, s.Batch*s.Dim)
+	for b := range s.Batch {
+		z = append(z, s.Sample(len(s.SampleTimes(b))-1, b)...)
+	}
+	return z
+}
 
 // Evaluations is the largest number of evaluations of f over the samples.
 func (s *Solution[T]) Evaluations() int64 {
@@ -105,27 +187,30 @@ func readDense[T backend.Float](dev backend.Backend[T], loop *step.Loop[T], reac
 }
 
 // At evaluates the solution at time t from the steps kept by Settings.Dense,
-// into a new slice, row-major [B, D]. It refuses times outside the span. Of
-// samples that failed before t it says which in the error, and returns NaN beside
+// into a new slice, row-major [B, D]. It refuses times outside the span of any sample.
+// Of samples that failed before t it says which in the error, and returns NaN beside
 // what the others have.
 func (s *Solution[T]) At(t float64) ([]T, error) {
-	if s.dense == nil && length(s.Times) != 0 {
-		return nil, errors.New("solver: At needs the steps of the solve; set Settings.Dense")
-	}
-	first, last := s.Times[0], s.Times[len(s.Times)-1]
-	if !(t >= min(first, last) && t <= max(first, last)) {
-		return nil, fmt.Errorf("solver: At(%g) is outside the span from %g to %g, and a solution is not extrapolated; solve over a longer span", t, first, last)
-	}
-	z := slices.Clone(s.State(0))
-	if t == first {
-		return z, nil
+	z := make([]T, s.Batch*s.Dim)
+	for b := range s.Batch {
+		ts := s.SampleTimes(b)
+		if s.dense == nil && length(ts) != 0 {
+			return nil, errors.New("solver: At needs the steps of the solve; set Settings.Dense")
+		}
+		first, last := ts[0], ts[len(ts)-1]
+		if !(t >= min(first, last) && t <= max(first, last)) {
+			return nil, fmt.Errorf("solver: At(%g) is outside the span from %g to %g, and a solution is not extrapolated; solve over a longer span", t, first, last)
+		}
+		copy(z[b*s.Dim:], s.Sample(0, b))
 	}
 	var failed error
 	weights := make([]float64, len(s.tab.Dense.P))
-	n := len(z) / len(s.dense)
 	for i := range s.dense {
-		l := &s.dense[i]
-		row := z[i*n : (i+1)*n]
+		l, n := &s.dense[i], len(z)/len(s.dense)
+		row, first := z[i*n:(i+1)*n], s.SampleTimes(i)[0]
+		if t == first {
+			continue
+		}
 		if math.Abs(t-first) > math.Abs(l.end-first) {
 			for j := range row {
 				row[j] = T(math.NaN())

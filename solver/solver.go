@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"math"
 	"reflect"
-	"slices"
 	"sync"
 
 	"github.com/seed-5f5774c8/neuralode/backend"
@@ -31,7 +30,11 @@ type Solver[T backend.Float] struct {
 	closed  bool
 }
 
-type shape struct{ batch, saves int }
+type shape struct {
+	batch, saves int
+	ragged       bool
+	keep         step.Keep
+}
 
 // Version stands for one solver with one θ: every change of θ makes a new one.
 type Version struct{ _ byte }
@@ -142,61 +145,97 @@ func (s *Solver[T]) Exclusive(do func(dev backend.Backend[T], f backend.Field[T]
 // still under way have status Cancelled and the error wraps the cause.
 func (s *Solver[T]) Solve(ctx context.Context, z0 []T, ts []float64) (*Solution[T], error) {
 	if ctx == nil {
-		return nil, errors.New("solver: Solve got a nil context; give context.Background() if nothing shall cancel it")
+		return nil, errNoContext
 	}
 	batch, err := checkInput(s.dim, z0, ts)
 	if err != nil {
 		return nil, err
 	}
-	var sol *Solution[T]
-	err = s.Exclusive(func(backend.Backend[T], backend.Field[T], *Version) (err error) {
-		sol, err = s.solve(ctx, batch, z0, ts)
+	return s.solve(ctx, z0, grid{batch: batch, times: ts})
+}
+
+// SolveEach integrates the batch z0, row-major [B, D], each sample over times of its
+// own; samples has one entry for each. It needs PerSample stepping. The solution's
+// memory is in proportion to the number of all times together.
+//
+// Errors are those of [Solver.Solve].
+func (s *Solver[T]) SolveEach(ctx context.Context, z0 []T, samples []Sample) (*Solution[T], error) {
+	if ctx == nil {
+		return nil, errNoContext
+	}
+	if err := s.checkSamples(z0, samples); err != nil {
+		return nil, err
+	}
+	own := make([]Sample, len(samples))
+	for b := range samples {
+		own[b] = samples[b].clone()
+	}
+	return s.solve(ctx, z0, grid{batch: len(samples), samples: own})
+}
+
+var errNoContext = errors.New("solver: a solve got a nil context; give context.Background() if nothing shall cancel it")
+
+func (s *Solver[T]) solve(ctx context.Context, z0 []T, g grid) (sol *Solution[T], err error) {
+	err = s.OnDevice(func(d *Device[T]) (err error) {
+		sol, err = d.solve(ctx, z0, g)
 		return err
 	})
 	return sol, err
 }
 
-func (s *Solver[T]) solve(ctx context.Context, batch int, z0 []T, ts []float64) (*Solution[T], error) {
-	sol := &Solution[T]{
-		Times: slices.Clone(ts), Batch: batch, Dim: s.dim,
-		Status:  make([]Status, batch),
-		Stats:   make([]Stats, batch),
-		Backend: s.dev.Name(), Method: s.set.name(), Warnings: s.warnings,
-		version: s.version, tab: s.set.Tableau,
+func (d *Device[T]) solve(ctx context.Context, z0 []T, g grid) (*Solution[T], error) {
+	s, keep := d.s, step.KeepNothing
+	if s.set.Dense {
+		keep = step.KeepDense
 	}
-	if length(ts) == 0 {
-		for range ts {
-			sol.Y = append(sol.Y, z0...)
-		}
-		for i := range sol.Status {
-			sol.Status[i] = Done
-			sol.Stats[i].T = ts[0]
-		}
-		return sol, nil
+	if g.empty() {
+		return d.run(ctx, nil, z0, g, nil)
 	}
-	loop, err := s.loopFor(shape{batch: batch, saves: len(ts) - 1})
+	loop, err := s.loopFor(g.shape(keep))
 	if err != nil {
 		return nil, err
 	}
+	sol, err := d.run(ctx, loop, z0, g, func(spans []backend.Span) error {
+		_, err := loop.Run(ctx, spans...)
+		return err
+	})
+	if sol == nil || !s.set.Dense {
+		return sol, err
+	}
+	dense, fail := readDense(s.dev, loop, sol.reached)
+	if fail != nil {
+		return nil, fmt.Errorf("solver: %w", fail)
+	}
+	sol.dense = dense
+	return sol, err
+}
+
+// run solves with a loop that was made for g, nil if there is nothing to integrate;
+// drive runs it.
+func (d *Device[T]) run(ctx context.Context, loop *step.Loop[T], z0 []T, g grid, drive func([]backend.Span) error) (*Solution[T], error) {
+	s := d.s
+	sol := s.newSolution(g, z0)
+	if loop == nil {
+		for b := range sol.Status {
+			sol.Status[b] = Done
+			sol.Stats[b].T = sol.SampleTimes(b)[0]
+		}
+		return sol, nil
+	}
 	s.dev.Upload(loop.Y.Vec, z0)
-	if _, err = loop.Run(ctx, s.set.Span(ts)); err != nil {
+	if err := drive(g.spans(&s.set)); err != nil {
 		return nil, fmt.Errorf("solver: %w", err)
 	}
-	sol.Y = make([]T, len(ts)*len(z0))
-	copy(sol.Y, z0)
-	if err := s.dev.Download(sol.Y[len(z0):], loop.Table); err != nil {
-		return nil, fmt.Errorf("solver: %w", err)
-	}
-	lanes := make([]backend.Lane, loop.Lanes)
-	if err := s.dev.Lanes(loop.Clock, lanes); err != nil {
-		return nil, fmt.Errorf("solver: %w", err)
-	}
-	if s.set.Dense {
-		if sol.dense, err = readDense(s.dev, loop, lanes); err != nil {
+	if loop.Table != nil {
+		if err := sol.fetch(s.dev, loop.Table); err != nil {
 			return nil, fmt.Errorf("solver: %w", err)
 		}
 	}
-	return sol, s.finish(ctx, sol, lanes)
+	sol.reached = make([]backend.Lane, loop.Lanes)
+	if err := s.dev.Lanes(loop.Clock, sol.reached); err != nil {
+		return nil, fmt.Errorf("solver: %w", err)
+	}
+	return sol, s.finish(ctx, sol, sol.reached)
 }
 
 // loopFor returns a loop of that shape, the last one if it fits.
@@ -205,17 +244,25 @@ func (s *Solver[T]) loopFor(want shape) (*step.Loop[T], error) {
 		return s.loop, nil
 	}
 	s.freeLoop()
+	loop, err := s.newLoop(want)
+	if err != nil {
+		return nil, err
+	}
+	s.loop, s.shape = loop, want
+	return loop, nil
+}
+
+func (s *Solver[T]) newLoop(want shape) (*step.Loop[T], error) {
 	loop, err := step.New(step.Config[T]{
-		Backend: s.dev, Tableau: s.set.Tableau, System: forward[T]{s.field},
+		Backend: s.dev, Tableau: s.set.Tableau, System: step.Forward[T]{Field: s.field},
 		Tol:     s.set.Tolerance(),
 		Control: s.set.Control(),
 		Lanes:   s.set.Stepping.Lanes(want.batch), Blocks: 1, Rows: want.batch, Cols: s.dim,
-		Saves: want.saves, Dense: s.set.Dense, Poll: s.set.Progress,
+		Saves: want.saves, Ragged: want.ragged, Keep: want.keep, Poll: s.set.Progress,
 	})
 	if err != nil {
-		return nil, fmt.Errorf("solver: a batch of %d with %d output times: %w", want.batch, want.saves+1, err)
+		return nil, fmt.Errorf("solver: a batch of %d with %d outputs: %w", want.batch, want.saves, err)
 	}
-	s.loop, s.shape = loop, want
 	return loop, nil
 }
 
@@ -225,46 +272,6 @@ func (s Stepping) Lanes(batch int) int {
 		return batch
 	}
 	return 1
-}
-
-// forward is dz/dt = f(z, t; θ) for the stepping loop.
-type forward[T backend.Float] struct{ f backend.Field[T] }
-
-func (f forward[T]) Stage(_ int, dst, y step.Block[T], at backend.At) { f.f.Eval(dst.Vec, at, y.Vec) }
-func (f forward[T]) Advanced()                                        {}
-func (f forward[T]) Moved()                                           {}
-
-// Span translates output times, the first of them t0, and the breakpoints between
-// them for a backend.
-func (s *Settings) Span(ts []float64) backend.Span {
-	t0, t1 := ts[0], ts[len(ts)-1]
-	sp := s.Between(t0, t1)
-	sp.Saves = ts[1:]
-	sp.Stops = append(sp.Breaks[:len(sp.Breaks):len(sp.Breaks)], t1)
-	slices.Sort(sp.Stops)
-	sp.Stops = slices.Compact(sp.Stops)
-	if t1 < t0 {
-		slices.Reverse(sp.Stops)
-	}
-	if sp.Stops[0] == t0 && len(sp.Stops) > 1 {
-		sp.Stops = sp.Stops[1:]
-	}
-	return sp
-}
-
-// Between is a span from t0 to t1 with what the settings say of it, steps and
-// breakpoints; it has no stops and no saves yet.
-func (s *Settings) Between(t0, t1 float64) backend.Span {
-	sp := backend.Span{T0: t0, H0: s.FirstStep, MaxStep: s.MaxStep}
-	if s.Step > 0 {
-		sp.H0 = s.Step
-	}
-	for _, t := range s.Breakpoints {
-		if t >= min(t0, t1) && t <= max(t0, t1) {
-			sp.Breaks = append(sp.Breaks, t)
-		}
-	}
-	return sp
 }
 
 // finish turns lanes into statuses, statistics and one error.
@@ -291,8 +298,9 @@ func (s *Solver[T]) finish(ctx context.Context, sol *Solution[T], lanes []backen
 // returns the first such component, or -1.
 func blank[T backend.Float](sol *Solution[T], b int, t float64) (bad int) {
 	bad = -1
-	for i, ti := range sol.Times {
-		reached := math.Abs(ti-sol.Times[0]) <= math.Abs(t-sol.Times[0])
+	times := sol.SampleTimes(b)
+	for i, ti := range times {
+		reached := math.Abs(ti-times[0]) <= math.Abs(t-times[0])
 		for j, v := range sol.Sample(i, b) {
 			if reached && v-v == 0 {
 				continue
@@ -304,49 +312,4 @@ func blank[T backend.Float](sol *Solution[T], b int, t float64) (bad int) {
 		}
 	}
 	return bad
-}
-
-func length(ts []float64) float64 { return math.Abs(ts[len(ts)-1] - ts[0]) }
-
-// checkInput validates a call's arguments and returns the batch's size.
-func checkInput[T backend.Float](dim int, z0 []T, ts []float64) (batch int, err error) {
-	if len(z0) == 0 {
-		return 0, errors.New("solver: the batch is empty; give at least one initial state")
-	}
-	if len(z0)%dim != 0 {
-		return 0, fmt.Errorf("solver: z0 has %d elements, not a multiple of the dimension %d; lay the batch out as [B, %d]", len(z0), dim, dim)
-	}
-	if len(ts) == 0 {
-		return 0, errors.New("solver: no times; give t0 and at least one output time")
-	}
-	for i, t := range ts {
-		if math.IsNaN(t) || math.IsInf(t, 0) {
-			return 0, fmt.Errorf("solver: ts[%d] is %g; give finite times", i, t)
-		}
-	}
-	if math.IsInf(length(ts), 0) {
-		return 0, fmt.Errorf("solver: the span from %g to %g is longer than a float64 can say; rescale the time", ts[0], ts[len(ts)-1])
-	}
-	if len(ts) > 2 || len(ts) == 2 && ts[0] != ts[1] {
-		for i := 1; i < len(ts); i++ {
-			if ts[i] == ts[i-1] || (ts[i] > ts[i-1]) != (ts[1] > ts[0]) {
-				return 0, fmt.Errorf("solver: ts is not monotone at index %d: %g after %g; sort the times and remove doubles (decreasing times integrate backwards)",
-					i, ts[i], ts[i-1])
-			}
-		}
-	}
-	return len(z0) / dim, checkFinite("z0", z0, dim)
-}
-
-// checkFinite names the first element that is not finite.
-func checkFinite[T backend.Float](what string, x []T, dim int) error {
-	for i, v := range x {
-		if f := float64(v); math.IsNaN(f) || math.IsInf(f, 0) {
-			if dim > 0 {
-				return fmt.Errorf("solver: %s of sample %d, component %d, is %g; give finite numbers", what, i/dim, i%dim, f)
-			}
-			return fmt.Errorf("solver: %s %d is %g; give finite numbers", what, i, f)
-		}
-	}
-	return nil
 }

@@ -27,7 +27,7 @@ func (t *Trajectories[T]) Identity() (map[string]string, error) {
 	return map[string]string{
 		"right-hand side": f,
 		"solver":          fmt.Sprintf("%s %+v", method, s),
-		"adjoint":         fmt.Sprintf("%s, full norm %v", adj, t.set.Adjoint.FullNorm),
+		"adjoint":         fmt.Sprintf("%v, %s, full norm %v", t.adj.Method(), adj, t.set.Adjoint.FullNorm),
 		"loss":            fmt.Sprintf("%+v", t.set.Loss),
 		"learned z0":      fmt.Sprint(t.set.LearnZ0),
 		"data":            t.data.sum(),

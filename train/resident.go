@@ -175,7 +175,7 @@ func (r *resident[T]) step(ctx context.Context, batch []int, o backend.Optimizer
 			moves = append(moves, backend.Move[T]{Dst: r.wb, Src: r.w})
 		}
 		r.learner.Gather(batch, moves)
-		table, err := d.Solve(ctx, z0, t.data.Times)
+		table, err := t.adj.SolveOnDevice(ctx, d, z0, t.data.Times)
 		if err != nil {
 			return err
 		}

@@ -181,7 +181,7 @@ func (t *Trajectories[T]) Close() error { return t.adj.Close() }
 // Loss solves the batch and compares it with its targets. If samples fail the error
 // wraps the *[solver.Error].
 func (t *Trajectories[T]) Loss(ctx context.Context, theta []T, batch []int) (float64, error) {
-	sol, err := t.solve(ctx, theta, batch)
+	sol, err := t.solve(ctx, theta, batch, t.s.Solve)
 	if err != nil {
 		return 0, err
 	}
@@ -190,7 +190,7 @@ func (t *Trajectories[T]) Loss(ctx context.Context, theta []T, batch []int) (flo
 
 // Gradient is Loss with its derivative.
 func (t *Trajectories[T]) Gradient(ctx context.Context, theta []T, batch []int, grad []T) (float64, error) {
-	sol, err := t.solve(ctx, theta, batch)
+	sol, err := t.solve(ctx, theta, batch, t.adj.Solve)
 	if err != nil {
 		return 0, err
 	}
@@ -217,7 +217,8 @@ func (t *Trajectories[T]) Gradient(ctx context.Context, theta []T, batch []int, 
 	return loss, nil
 }
 
-func (t *Trajectories[T]) solve(ctx context.Context, theta []T, batch []int) (*solver.Solution[T], error) {
+// solve solves the batch, by the solver or by the adjoint, which keeps what it needs.
+func (t *Trajectories[T]) solve(ctx context.Context, theta []T, batch []int, by func(context.Context, []T, []float64) (*solver.Solution[T], error)) (*solver.Solution[T], error) {
 	if len(theta) != t.NumParams() || len(batch) == 0 {
 		return nil, fmt.Errorf("train: Trajectories got %d parameters and %d samples, want %d and at least 1", len(theta), len(batch), t.NumParams())
 	}
@@ -233,7 +234,7 @@ func (t *Trajectories[T]) solve(ctx context.Context, theta []T, batch []int) (*s
 	if err := t.s.SetParams(theta[:t.p]); err != nil {
 		return nil, err
 	}
-	sol, err := t.s.Solve(ctx, t.z0, t.data.Times)
+	sol, err := by(ctx, t.z0, t.data.Times)
 	if err != nil {
 		return nil, t.locate(err, batch)
 	}

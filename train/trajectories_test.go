@@ -359,7 +359,9 @@ func TestTrajectories_BadInput(t *testing.T) {
 			d.Labels = slices.Repeat([]int32{2}, 20)
 			s.Loss.Kind = CrossEntropy
 		}, "label 0 is 2, but there are 2 classes"},
-		{func(d *Data[float64], s *TrajectorySettings) { s.Adjoint.Solver = &solver.Settings{RTol: -1} }, "Settings.Solver: solver: Settings.RTol is -1"},
+		{func(_ *Data[float64], s *TrajectorySettings) {
+			s.Adjoint = adjoint.Settings{Method: adjoint.Continuous, Solver: &solver.Settings{RTol: -1}}
+		}, "Settings.Solver: solver: Settings.RTol is -1"},
 	} {
 		d, set := spirals[float64](), TrajectorySettings{}
 		c.edit(&d, &set)
@@ -413,7 +415,7 @@ func TestTrajectories_Checkpoint(t *testing.T) {
 		{run{solver: solver.Settings{Method: solver.Dopri5}}, "its solver is tsit5"},
 		{run{set: TrajectorySettings{Loss: Loss{Kind: MAE}}}, "its loss is {Kind:mse"},
 		{run{set: TrajectorySettings{LearnZ0: true}}, "its learned z0 is false, not true"},
-		{run{set: TrajectorySettings{Adjoint: adjoint.Settings{FullNorm: true}}}, "its adjoint is as the solver"},
+		{run{set: TrajectorySettings{Adjoint: adjoint.Settings{Method: adjoint.Continuous}}}, "its adjoint is discrete, as the solver"},
 		{run{edit: func(d *Data[float64]) { d.Targets[7] += 1e-12 }}, "its data is sha256 "},
 		{run{edit: func(d *Data[float64]) { d.Times[4] += 1e-12 }}, "its data is sha256 "},
 		{run{edit: func(d *Data[float64]) { d.Z0[7] += 1e-12 }}, "its data is sha256 "},

@@ -195,7 +195,7 @@ type broken[T backend.Float] struct {
 	download    func(dst []T, src backend.Vec[T]) error
 	copy        func(dst, src backend.Vec[T])
 	zero        func(dst backend.Vec[T])
-	start       func(clk backend.Clock, s backend.Span)
+	start       func(clk backend.Clock, s ...backend.Span)
 	proposeStep func(clk backend.Clock, y0, f0, f1 backend.Vec[T], order int, tol backend.Tolerance)
 	combine     func(dst, y backend.Vec[T], at backend.At, coef []float64, k []backend.Vec[T])
 	errorRatio  func(clk backend.Clock, tol backend.Tolerance, e, e2 []float64, parts []backend.Part[T])
@@ -271,12 +271,12 @@ func (h *broken[T]) Zero(dst backend.Vec[T]) {
 	h.Backend.Zero(dst)
 }
 
-func (h *broken[T]) Start(clk backend.Clock, s backend.Span) {
+func (h *broken[T]) Start(clk backend.Clock, spans ...backend.Span) {
 	if h.start != nil {
-		h.start(clk, s)
+		h.start(clk, spans...)
 		return
 	}
-	h.Backend.Start(clk, s)
+	h.Backend.Start(clk, spans...)
 }
 
 func (h *broken[T]) ProposeStep(clk backend.Clock, y0, f0, f1 backend.Vec[T], order int, tol backend.Tolerance) {

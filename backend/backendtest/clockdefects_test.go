@@ -17,7 +17,8 @@ func clockDefects[T backend.Float]() []defect[T] {
 	}
 	start := func(name, cases string, change func(s *backend.Span)) defect[T] {
 		return defect[T]{name, cases, "", func(h *broken[T]) {
-			h.start = func(clk backend.Clock, s backend.Span) {
+			h.start = func(clk backend.Clock, spans ...backend.Span) {
+				s := spans[0]
 				change(&s)
 				h.Backend.Start(clk, s)
 			}
@@ -85,7 +86,8 @@ func clockDefects[T backend.Float]() []defect[T] {
 		start("a stop missing", "Advance/", func(s *backend.Span) { s.Stops = s.Stops[len(s.Stops)-1:] }),
 		{"Start keeps the slices", "Start/", "Span", func(h *broken[T]) {
 			var began *backend.Span
-			h.start = func(clk backend.Clock, s backend.Span) {
+			h.start = func(clk backend.Clock, spans ...backend.Span) {
+				s := spans[0]
 				if clk.Lanes() == 1 && len(s.Blocks) == 2 {
 					began = &s
 				}

@@ -50,6 +50,12 @@ type refStep struct {
 
 // instant is where the step evaluates f at c.
 func (st refStep) instant(c float64) float64 {
+	if c == 1 && st.lands {
+		if st.backward {
+			return st.lo
+		}
+		return st.hi
+	}
 	return math.Max(st.lo, math.Min(st.t+c*st.h, st.hi))
 }
 

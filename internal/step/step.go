@@ -12,6 +12,7 @@ package step
 
 import (
 	"context"
+	"math"
 
 	"github.com/seed-5f5774c8/neuralode/backend"
 	"github.com/seed-5f5774c8/neuralode/tableau"
@@ -54,21 +55,43 @@ type Config[T backend.Float] struct {
 
 	Lanes, Blocks, Rows, Cols int
 	Saves                     int                    // outputs of a solve; 0 if none are wanted
-	Dense                     bool                   // keep every step on a tape
+	Ragged                    bool                   // lanes have spans of their own, and Saves outputs together
+	Keep                      Keep                   // what a tape keeps of every step
 	ErrorParts                []backend.Part[T]      // beside the state, in the error norm
 	Poll                      func(backend.Progress) // called after each poll, may be nil
 }
 
+// Keep says what a tape keeps of every accepted step.
+type Keep uint8
+
+const (
+	KeepNothing Keep = iota // there is no tape
+	KeepStates              // y
+	KeepStages              // y and all stages; those for interpolation where an output needed them
+	KeepDense               // y, y' and all stages that the interpolant takes
+)
+
+// Forward is dz/dt = f(z, t; θ).
+type Forward[T backend.Float] struct{ Field backend.Field[T] }
+
+func (f Forward[T]) Stage(_ int, dst, y Block[T], at backend.At) { f.Field.Eval(dst.Vec, at, y.Vec) }
+func (f Forward[T]) Advanced()                                   {}
+func (f Forward[T]) Moved()                                      {}
+
 // Loop owns the memory of a solve and can run any number of them.
 type Loop[T backend.Float] struct {
 	Config[T]
-	Clock  backend.Clock
-	Y      Block[T]   // the state; set it before Run
-	Trial  Block[T]   // the state at the end of the attempt
-	K      []Block[T] // stages, those for interpolation last
-	Table  backend.Vec[T]
-	Tape   backend.Tape[T]
-	stages int
+	Clock backend.Clock
+	Y     Block[T]   // the state; set it before Run
+	Trial Block[T]   // the state at the end of the attempt
+	K     []Block[T] // stages, those for interpolation last
+	Table backend.Vec[T]
+	Tape  backend.Tape[T]
+	// Attempts is the number of attempted steps since Start: of those enqueued, which
+	// may be more than any lane made.
+	Attempts int
+	Last     backend.Progress // of the last poll
+	stages   int
 
 	k         []backend.Vec[T]
 	work      Block[T]
@@ -106,7 +129,7 @@ func New[T backend.Float](c Config[T]) (*Loop[T], error) {
 	l.Control.Order = tab.ErrorExponent()
 	first := l.K[0].Vec
 	l.extraRows = backend.Saving
-	if c.Dense {
+	if c.Keep == KeepDense {
 		l.extraRows = backend.Accepted
 	}
 	switch {
@@ -115,7 +138,7 @@ func New[T backend.Float](c Config[T]) (*Loop[T], error) {
 		l.onAccept = append(l.onAccept, backend.Move[T]{Dst: first, Src: l.k[l.stages-1]})
 	case len(l.K) > l.stages && tab.EndStage():
 		end := backend.Move[T]{Dst: first, Src: l.k[l.stages]}
-		if c.Dense {
+		if c.Keep == KeepDense {
 			l.Control.Handover = backend.HandLast
 			l.onAccept = append(l.onAccept, end)
 		} else {
@@ -125,7 +148,12 @@ func New[T backend.Float](c Config[T]) (*Loop[T], error) {
 	default:
 		l.Control.Handover = backend.HandNothing
 	}
-	if c.Dense {
+	switch c.Keep {
+	case KeepStates:
+		l.keep = []backend.Vec[T]{l.Y.Vec}
+	case KeepStages:
+		l.keep = append([]backend.Vec[T]{l.Y.Vec}, l.k...)
+	case KeepDense:
 		l.keep = append([]backend.Vec[T]{l.Y.Vec, l.Trial.Vec}, l.k[:len(tab.Dense.P)]...)
 	}
 	return l, nil
@@ -149,7 +177,7 @@ func (l *Loop[T]) allocate() (err error) {
 	}
 	l.Y, l.Trial = block(), block()
 	n := l.stages
-	if l.Saves > 0 || l.Dense {
+	if l.Saves > 0 || l.Keep == KeepDense {
 		n += len(l.Tableau.Dense.ExtraC)
 	}
 	for i := 0; i < n; i++ {
@@ -162,13 +190,20 @@ func (l *Loop[T]) allocate() (err error) {
 		return err
 	}
 	if l.Saves > 0 {
-		if l.Table, err = b.NewVec(l.Saves, l.Rows, l.Cols); err != nil {
+		blocks, rows := l.Saves, l.Rows
+		if l.Ragged && l.Lanes > 1 {
+			blocks, rows = 1, l.Saves
+		}
+		if l.Table, err = b.NewVec(blocks, rows, l.Cols); err != nil {
 			return err
 		}
 		l.owned = append(l.owned, l.Table)
 	}
 	return nil
 }
+
+// Kept returns the Vecs that the tape keeps of a step.
+func (l *Loop[T]) Kept() []backend.Vec[T] { return l.keep }
 
 // Stages returns the stages of the attempt, those for interpolation last.
 func (l *Loop[T]) Stages() []backend.Vec[T] { return l.k }
@@ -187,10 +222,6 @@ func (l *Loop[T]) Free() {
 		l.Clock.Close()
 		l.Clock = nil
 	}
-	l.freeTape()
-}
-
-func (l *Loop[T]) freeTape() {
 	if l.Tape != nil {
 		l.Tape.Close()
 		l.Tape = nil
@@ -224,7 +255,7 @@ func (l *Loop[T]) attempt() {
 	if l.Saves > 0 {
 		b.Save(l.Clock, tab.Dense.P, l.Y.Vec, l.Trial.Vec, l.k, l.Table)
 	}
-	if l.Dense {
+	if l.Tape != nil {
 		b.Push(l.Clock, l.Tape, l.keep)
 	}
 	l.System.Advanced()
@@ -246,36 +277,64 @@ func (l *Loop[T]) firstStep() {
 	b.ProposeStep(l.Clock, l.Y.Vec, l.K[0].Vec, trial.Vec, l.Tableau.Order, l.Tol)
 }
 
-// Run solves from span.T0, where Y is the state, to the span's last stop. It
-// returns once every lane has ended or, with lanes still running, at the first
-// poll after ctx has ended.
-func (l *Loop[T]) Run(ctx context.Context, span backend.Span) (backend.Progress, error) {
-	b := l.Backend
-	if len(span.Saves) != l.Saves {
+// Run solves from the beginning of the span, where Y is the state, to its last stop.
+// There is one span, or one for each lane. It returns once every lane has ended or,
+// with lanes still running, at the first poll after ctx has ended.
+func (l *Loop[T]) Run(ctx context.Context, spans ...backend.Span) (backend.Progress, error) {
+	if err := l.Start(ctx, spans...); err != nil {
+		return backend.Progress{}, err
+	}
+	return l.Continue(ctx, math.MaxInt)
+}
+
+// Start begins a solve, with an empty tape.
+func (l *Loop[T]) Start(ctx context.Context, spans ...backend.Span) (err error) {
+	saves, propose := 0, false
+	for i := range spans {
+		saves += len(spans[i].Saves)
+		propose = propose || spans[i].H0 == 0
+	}
+	if saves != l.Saves {
 		panic("step: another number of outputs than the loop was made for")
 	}
-	if l.Dense {
-		l.freeTape()
-		var err error
-		if l.Tape, err = b.NewTape(l.Lanes, l.Rows, l.Cols, len(l.keep)); err != nil {
-			return backend.Progress{}, err
+	b := l.Backend
+	if l.Keep != KeepNothing {
+		if r, ok := b.(backend.Reverser[T]); ok && l.Tape != nil {
+			r.Reset(l.Tape)
+		} else {
+			if l.Tape != nil {
+				l.Tape.Close()
+			}
+			if l.Tape, err = b.NewTape(l.Lanes, l.Rows, l.Cols, len(l.keep)); err != nil {
+				return err
+			}
 		}
 	}
-	b.Start(l.Clock, span)
-	p := backend.Progress{Running: l.Lanes}
-	if span.H0 == 0 && ctx.Err() == nil {
+	l.Attempts, l.Last = 0, backend.Progress{Running: l.Lanes}
+	b.Start(l.Clock, spans...)
+	if propose && ctx.Err() == nil {
 		l.firstStep()
 	}
-	for n, next := 0, 0; p.Running > 0 && ctx.Err() == nil; n++ {
+	return nil
+}
+
+// Continue goes on with a solve until every lane has ended, ctx has, or `attempts`
+// attempts were made since Start.
+func (l *Loop[T]) Continue(ctx context.Context, attempts int) (backend.Progress, error) {
+	p := backend.Progress{Running: l.Lanes}
+	for next := l.Attempts; p.Running > 0 && ctx.Err() == nil && l.Attempts < attempts; {
+		n := l.Attempts
 		l.enqueueAttempt(n)
-		if n < next {
+		l.Attempts++
+		if n < next && l.Attempts < attempts {
 			continue
 		}
 		next = n + l.interval(n)
 		var err error
-		if p, err = b.Poll(l.Clock); err != nil {
+		if p, err = l.Backend.Poll(l.Clock); err != nil {
 			return p, err
 		}
+		l.Last = p
 		if l.Poll != nil {
 			l.Poll(p)
 		}
@@ -297,7 +356,7 @@ func (l *Loop[T]) interval(n int) int {
 // one. The first of each solve runs as it is: what a verb has to do once, as when
 // parameters have changed, it does there.
 func (l *Loop[T]) enqueueAttempt(n int) {
-	if n == 0 || l.recorder == nil || l.plain || l.Dense { // a tape grows between attempts
+	if n == 0 || l.recorder == nil || l.plain || l.Tape != nil { // a tape grows between attempts
 		l.attempt()
 		return
 	}
