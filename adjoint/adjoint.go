@@ -47,6 +47,9 @@ type Gradient[T backend.Float] struct {
 	// batch, in float64; where samples have their own times, sample after sample.
 	// At a breakpoint of f it belongs to f just after the time.
 	Times []float64
+	// Events is dL/dθ of the solver's events, [event][parameter], summed over the batch;
+	// nil if the solver has none.
+	Events [][]T
 	// Masked says which samples the gradient leaves out, because their solve failed:
 	// their dL/dz0 is 0 and they have no part in dL/dθ. It is nil if there are none.
 	Masked []bool
@@ -77,7 +80,7 @@ type reverser[T backend.Float] interface {
 	solve(ctx context.Context, d *solver.Device[T], p *solver.Problem[T]) (*solver.Solution[T], error)
 	// gradient fills g from cotangents laid out as sol.Y, except for Times; those of
 	// masked samples are zero. It leaves out of g.Z0 the cotangents at t0.
-	gradient(ctx context.Context, d *solver.Device[T], sol *solver.Solution[T], dLdz []T, g *Gradient[T]) error
+	gradient(ctx context.Context, d *solver.Device[T], sol *solver.Solution[T], dLdz []T, events [][]EventCotangent[T], g *Gradient[T]) error
 	// solveOnDevice and thetaOnDevice are [Adjoint.SolveOnDevice] and [Adjoint.OnDevice].
 	solveOnDevice(ctx context.Context, d *solver.Device[T], z0 backend.Vec[T], ts []float64) (backend.Vec[T], error)
 	thetaOnDevice(ctx context.Context, d *solver.Device[T], ts []float64, jumps []int, states, dLdz backend.Vec[T]) (backend.Vec[T], error)
@@ -190,6 +193,10 @@ var errNoContext = errors.New("adjoint: got a nil context; give context.Backgrou
 // holds what was computed until then: of use for finding out why, not for a descent
 // step.
 func (a *Adjoint[T]) Gradients(ctx context.Context, sol *solver.Solution[T], dLdz []T) (*Gradient[T], error) {
+	return a.gradients(ctx, sol, dLdz, nil)
+}
+
+func (a *Adjoint[T]) gradients(ctx context.Context, sol *solver.Solution[T], dLdz []T, events [][]EventCotangent[T]) (*Gradient[T], error) {
 	if sol == nil {
 		return nil, errors.New("adjoint: Gradients needs a solution, and got nil")
 	}
@@ -202,7 +209,10 @@ func (a *Adjoint[T]) Gradients(ctx context.Context, sol *solver.Solution[T], dLd
 		if err != nil {
 			return err
 		}
-		g, err = a.gradient(ctx, d, sol, dLdz, masked)
+		if err := a.checkEvents(sol, dLdz, events); err != nil {
+			return err
+		}
+		g, err = a.gradient(ctx, d, sol, dLdz, events, masked)
 		return err
 	})
 	if err != nil {
@@ -222,7 +232,7 @@ func (a *Adjoint[T]) check(d *solver.Device[T], sol *solver.Solution[T], dLdz []
 	}
 	failed := 0
 	for b, status := range sol.Status {
-		if status == solver.Done {
+		if status == solver.Done || status == solver.Stopped {
 			continue
 		}
 		if d.Settings().Stepping == solver.Joint {
@@ -253,7 +263,7 @@ func (a *Adjoint[T]) check(d *solver.Device[T], sol *solver.Solution[T], dLdz []
 	return masked, nil
 }
 
-func (a *Adjoint[T]) gradient(ctx context.Context, d *solver.Device[T], sol *solver.Solution[T], dLdz []T, masked []bool) (*Gradient[T], error) {
+func (a *Adjoint[T]) gradient(ctx context.Context, d *solver.Device[T], sol *solver.Solution[T], dLdz []T, events [][]EventCotangent[T], masked []bool) (*Gradient[T], error) {
 	g := &Gradient[T]{
 		Z0: make([]T, sol.Batch*sol.Dim), Theta: make([]T, d.Field.NumParams()), Stats: make([]solver.Stats, sol.Batch),
 		Masked: masked, Method: a.set.Method,
@@ -268,7 +278,7 @@ func (a *Adjoint[T]) gradient(ctx context.Context, d *solver.Device[T], sol *sol
 			}
 		}
 	}
-	failure := a.reverse.gradient(ctx, d, sol, dLdz, g)
+	failure := a.reverse.gradient(ctx, d, sol, dLdz, events, g)
 	if failure != nil && !isFailure(failure) {
 		return nil, failure
 	}

@@ -17,10 +17,10 @@ import (
 var ctx = context.Background()
 
 // newSolver binds sys to a CPU backend of its own.
-func newSolver[T backend.Float](t testing.TB, sys backend.System[T], set solver.Settings) *solver.Solver[T] {
+func newSolver[T backend.Float](t testing.TB, sys backend.System[T], set solver.Settings, events ...solver.Event[T]) *solver.Solver[T] {
 	t.Helper()
 	dev := cpu.New[T]()
-	s, err := solver.New(dev, sys, set)
+	s, err := solver.New(dev, sys, set, events...)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -188,7 +188,7 @@ func (c *continuous[T]) spans(p *plan, samples []solver.Sample) []backend.Span {
 	return spans
 }
 
-func (c *continuous[T]) gradient(ctx context.Context, d *solver.Device[T], sol *solver.Solution[T], dLdz []T, g *Gradient[T]) error {
+func (c *continuous[T]) gradient(ctx context.Context, d *solver.Device[T], sol *solver.Solution[T], dLdz []T, _ [][]EventCotangent[T], g *Gradient[T]) error {
 	p := planOf(sol, dLdz, g.Masked)
 	if p.ragged && c.set.Stepping != solver.PerSample {
 		return errors.New("samples with times of their own, or some that failed, need a reverse solve that steps each alone; set Settings.Solver.Stepping to PerSample")

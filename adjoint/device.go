@@ -60,7 +60,7 @@ func (d *discrete[T]) thetaOnDevice(ctx context.Context, dev *solver.Device[T], 
 	for _, i := range jumps {
 		dev.Backend.Copy(m.cotangents.Block(i-1), dLdz.Block(i))
 	}
-	if err := d.reverse(ctx, nil, nil); err != nil {
+	if err := d.reverse(ctx, nil, nil, nil); err != nil {
 		return nil, fmt.Errorf("adjoint: %w", err)
 	}
 	return m.theta, nil

@@ -2,6 +2,7 @@ package adjoint
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 
@@ -29,13 +30,15 @@ type discrete[T backend.Float] struct {
 	mem *reversal[T] // made for rec's loop
 }
 
-func newDiscrete[T backend.Float](_ *solver.Device[T], set *Settings) (*discrete[T], error) {
+func newDiscrete[T backend.Float](dev *solver.Device[T], set *Settings) (*discrete[T], error) {
 	d := &discrete[T]{rec: recording[T]{keep: step.KeepStages}}
 	switch {
 	case set.Store > States:
 		return nil, fmt.Errorf("adjoint: Settings.Store is %d; use Stages or States", set.Store)
 	case set.Budget < 0:
 		return nil, fmt.Errorf("adjoint: Settings.Budget is %d bytes; give a positive number, or 0 for no limit", set.Budget)
+	case set.Budget > 0 && len(solver.EventsOf(dev)) > 0:
+		return nil, errors.New("adjoint: Settings.Budget and events do not go together yet; leave the budget out, and set Store to States if memory is short")
 	case set.Budget > 0:
 		d.rec.limit = &checkpoints[T]{budget: set.Budget}
 		d.rec.keep = step.KeepStates
@@ -55,7 +58,7 @@ func (d *discrete[T]) solve(ctx context.Context, _ *solver.Device[T], p *solver.
 	return d.rec.solve(ctx, p)
 }
 
-func (d *discrete[T]) gradient(ctx context.Context, dev *solver.Device[T], sol *solver.Solution[T], dLdz []T, g *Gradient[T]) error {
+func (d *discrete[T]) gradient(ctx context.Context, dev *solver.Device[T], sol *solver.Solution[T], dLdz []T, events [][]EventCotangent[T], g *Gradient[T]) error {
 	if err := d.rec.have(ctx, dev, sol); err != nil {
 		return err
 	}
@@ -93,7 +96,15 @@ func (d *discrete[T]) gradient(ctx context.Context, dev *solver.Device[T], sol *
 	if g.Masked != nil {
 		skip = g.Masked
 	}
-	if err := d.reverse(ctx, skip, g.Stats); err != nil {
+	var through *jumps[T]
+	if len(solver.EventsOf(dev)) > 0 {
+		if through, err = newJumps(dev, sol, g.Masked, events, m); err != nil {
+			return err
+		}
+		defer through.free()
+		g.Events = through.theta
+	}
+	if err := d.reverse(ctx, skip, g.Stats, through); err != nil {
 		return err
 	}
 	g.Memory = d.rec.bytes
@@ -127,7 +138,7 @@ func solveIsEmpty[T backend.Float](sol *solver.Solution[T]) bool {
 
 // reverse goes back over all steps, from the cotangents in the table. stats, one entry
 // a sample, count the evaluations.
-func (d *discrete[T]) reverse(ctx context.Context, skip []bool, stats []solver.Stats) error {
+func (d *discrete[T]) reverse(ctx context.Context, skip []bool, stats []solver.Stats, through *jumps[T]) error {
 	loop, m := d.rec.loop, d.mem
 	dev := m.dev
 	before := dev.MemoryUsed()
@@ -171,7 +182,9 @@ func (d *discrete[T]) reverse(ctx context.Context, skip []bool, stats []solver.S
 			if err := context.Cause(ctx); err != nil {
 				return err
 			}
-			m.step()
+			if err := m.step(n, through); err != nil {
+				return err
+			}
 		}
 		if err := count(1); err != nil {
 			return err
@@ -308,7 +321,7 @@ func (m *reversal[T]) row(j int) []float64 {
 func (m *reversal[T]) at(j int) backend.At {
 	at := backend.At{Clock: m.loop.Clock, Rows: backend.Accepted}
 	if s := m.tab.Stages(); j >= s {
-		at.C, at.Rows = m.tab.Dense.ExtraC[j-s], backend.Saving
+		at.C, at.Rows = m.tab.Dense.ExtraC[j-s], m.loop.ExtraRows()
 	} else {
 		at.C = m.tab.C[j]
 	}
@@ -324,11 +337,11 @@ func (m *reversal[T]) state(j int, at backend.At) backend.Vec[T] {
 	return m.z
 }
 
-// step goes back by one attempt.
-func (m *reversal[T]) step() {
+// step goes back by attempt n.
+func (m *reversal[T]) step(n int, through *jumps[T]) error {
 	dev, loop, s := m.dev, m.loop, m.tab.Stages()
 	all := backend.At{Clock: loop.Clock, Rows: backend.Accepted}
-	inside := backend.At{Clock: loop.Clock, Rows: backend.Saving}
+	inside := backend.At{Clock: loop.Clock, Rows: loop.ExtraRows()}
 	dev.Back(loop.Clock, loop.Tape, loop.Kept())
 	if m.again {
 		for j := range loop.K {
@@ -336,8 +349,14 @@ func (m *reversal[T]) step() {
 			m.field.Eval(loop.K[j].Vec, at, m.state(j, at))
 		}
 	}
+	if err := through.before(m, n); err != nil {
+		return err
+	}
 	if m.cotangents != nil {
 		dev.SaveVJP(loop.Clock, m.dense, m.cotangents, m.out, m.lambda, m.pi)
+	}
+	if err := through.inside(m, n); err != nil {
+		return err
 	}
 	for j := len(loop.K) - 1; j >= 0; j-- {
 		at := m.at(j)
@@ -365,4 +384,5 @@ func (m *reversal[T]) step() {
 	if n := len(loop.K) - s; n > 0 {
 		dev.Sum(m.lambda, m.lambda, inside, m.ones[:n], m.m[s:])
 	}
+	return nil
 }

@@ -87,7 +87,9 @@ func timeGradients[T backend.Float](d *solver.Device[T], sol *solver.Solution[T]
 				to = sol.Row(i, b)
 			}
 			for j, v := range host[(i*sol.Batch+b)*dim:][:dim] {
-				grad[to] += sign * float64(c[j]) * float64(v)
+				if c[j] != 0 { // an output that was not reached has no slope
+					grad[to] += sign * float64(c[j]) * float64(v)
+				}
 			}
 		}
 	}

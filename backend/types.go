@@ -151,6 +151,8 @@ const (
 	StepTooSmall           // the error stayed too large down to the smallest step
 	NotFinite              // f or the state became NaN or infinite
 	Cancelled              // the caller's context ended
+	Stopped                // an event ended it, as it should
+	TooManyEvents          // events came without end
 )
 
 var statusText = [...]string{
@@ -160,6 +162,8 @@ var statusText = [...]string{
 	"step size too small",
 	"not finite",
 	"cancelled",
+	"stopped by an event",
+	"too many events",
 }
 
 func (s Status) String() string {
@@ -175,7 +179,7 @@ func (s Status) Error() string { return s.String() }
 // Progress is what Poll reads back: a few words, whatever the batch.
 type Progress struct {
 	Running            int // lanes not ended
-	Failed             int // lanes ended with a status other than Done
+	Failed             int // lanes ended with a status other than Done and Stopped
 	Accepted, Rejected int64
 	// T is the time of the running lane that is furthest behind, the end of the
 	// span if none runs.

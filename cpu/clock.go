@@ -35,8 +35,9 @@ type lane struct {
 	// f is evaluated no earlier than from and no later than until: the ends of the
 	// step, or just inside them where f jumps.
 	from, until float64
-	single      bool // f sees its time as a float32
-	stop        int  // the next of the span's stops
+	stretch     float64 // see aim
+	single      bool    // f sees its time as a float32
+	stop        int     // the next of the span's stops
 
 	ratio    float64    // of the attempt
 	worst    float64    // its largest component's error over its tolerance
@@ -346,6 +347,7 @@ func (l *lane) advance(s *backend.Span, c *backend.Control) {
 	if l.status == backend.StatusRunning && c.MaxAttempts > 0 && l.nAccepted+l.nRejected >= c.MaxAttempts {
 		l.status = backend.TooManyAttempts
 	}
+	l.stretch = stretch
 	if l.status == backend.StatusRunning {
 		l.aim(s, stretch)
 	}
@@ -422,6 +424,50 @@ func (l *lane) accept(s *backend.Span, c *backend.Control) {
 	}
 }
 
+// Cut ends the accepted steps of lanes early.
+func (b *Backend[T]) Cut(clk backend.Clock, times []float64, status []backend.Status) {
+	if !b.live() {
+		return
+	}
+	c := b.clock(clk)
+	if len(times) != len(c.lanes) || len(status) != len(c.lanes) {
+		panic("cpu: Cut needs one time and one status a lane")
+	}
+	for i, t := range times {
+		if l := &c.lanes[i]; t == t && l.accepted {
+			l.cutAt(t, status[i], c.span(i))
+		}
+	}
+}
+
+func (l *lane) cutAt(t float64, status backend.Status, s *backend.Span) {
+	if t != l.end {
+		if !between(l.taken, t, l.end) {
+			panic("cpu: Cut at a time outside the step")
+		}
+		if l.stop > 0 && l.end == s.Stops[l.stop-1] {
+			l.stop--
+		}
+		l.hit, l.inside = -1, false
+		l.t, l.end = t, t
+		l.save = l.saveFrom
+		for l.save < len(s.Saves) && between(l.taken, s.Saves[l.save], t) {
+			l.inside = l.inside || s.Saves[l.save] != t
+			l.save++
+		}
+		if l.status == backend.Done {
+			l.status = backend.StatusRunning
+		}
+		l.begin(s)
+	}
+	l.stale, l.fresh = true, true
+	if status != backend.StatusRunning {
+		l.status = status
+	} else if l.status == backend.StatusRunning {
+		l.aim(s, l.stretch)
+	}
+}
+
 // propose sets want after an accepted step.
 func (l *lane) propose(c *backend.Control) {
 	h, r := math.Abs(l.h), l.ratio
@@ -476,7 +522,7 @@ func (b *Backend[T]) Poll(clk backend.Clock) (backend.Progress, error) {
 			if left := math.Abs(end(c.span(i)) - l.t); left > behind {
 				behind, p.T = left, l.t
 			}
-		case backend.Done:
+		case backend.Done, backend.Stopped:
 		default:
 			p.Failed++
 		}

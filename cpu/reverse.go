@@ -10,6 +10,7 @@ import (
 var (
 	_ backend.Reverser[float32] = (*Backend[float32])(nil)
 	_ backend.Reverser[float64] = (*Backend[float64])(nil)
+	_ backend.Cutter[float32]   = (*Backend[float32])(nil)
 )
 
 // SaveVJP is the vector-Jacobian product of Save.

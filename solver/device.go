@@ -125,3 +125,6 @@ func (d *Device[T]) Version() *Version { return d.s.version }
 
 // Settings are the solver's.
 func (d *Device[T]) Settings() *Settings { return &d.s.set }
+
+// EventsOf are the events that the solver looks for, not to be changed.
+func EventsOf[T backend.Float](d *Device[T]) []Event[T] { return d.s.events }

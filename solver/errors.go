@@ -16,6 +16,8 @@ const (
 	StepTooSmall    = backend.StepTooSmall
 	NotFinite       = backend.NotFinite
 	Cancelled       = backend.Cancelled
+	Stopped         = backend.Stopped // as it should, by a terminal event
+	TooManyEvents   = backend.TooManyEvents
 )
 
 // Failure is how one sample failed.
@@ -52,6 +54,9 @@ func (f Failure) Error() string {
 	case NotFinite:
 		return fmt.Sprintf("%s: component %d became NaN or infinite, and no smaller step was left to try: the solution blows up there or f is not defined; "+
 			"end the span earlier, make a fixed Step smaller, or check f, its parameters and z0", where, f.Component)
+	case TooManyEvents:
+		return where + ": an event happened too often: it may come ever faster, as the bounces of a ball that comes to rest do; " +
+			"end the sample by a terminal event before that, or raise Event.Max"
 	case Cancelled:
 		if f.Joint {
 			where = fmt.Sprintf("the batch at t = %g, h = %.3g", f.T, f.H)
@@ -75,7 +80,7 @@ func Failed(lanes []backend.Lane, batch int, cause error) error {
 	var failed []Failure
 	cancelled := false
 	for i, l := range lanes {
-		if l.Status == Done {
+		if l.Status == Done || l.Status == Stopped {
 			continue
 		}
 		if l.Status == backend.StatusRunning {

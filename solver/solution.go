@@ -27,6 +27,10 @@ type Solution[T backend.Float] struct {
 	// share them.
 	Status []Status
 	Stats  []Stats
+	// Events lists for each sample the events that happened to it, in their order; nil
+	// if the solver looks for none. Outputs at the time of an event are the state
+	// before it; after a terminal one they are NaN.
+	Events [][]Occurrence[T]
 	// Backend is the device that ran the solve, Method the method's name.
 	Backend, Method string
 	// Warnings are remarks on the settings and on the choice of the device, for people.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"reflect"
+	"slices"
 	"sync"
 
 	"github.com/seed-5f5774c8/neuralode/backend"
@@ -21,6 +22,7 @@ type Solver[T backend.Float] struct {
 	dim      int
 	params   int
 	set      Settings
+	events   []Event[T]
 	warnings []string
 
 	mu      sync.Mutex
@@ -40,8 +42,9 @@ type shape struct {
 type Version struct{ _ byte }
 
 // New binds sys to dev. sys is an *mlp.Model, a field.Func or whatever else dev
-// can run; its parameters are copied. The caller closes the solver, then dev.
-func New[T backend.Float](dev backend.Backend[T], sys backend.System[T], set Settings) (*Solver[T], error) {
+// can run; its parameters are copied. events, if there are any, are looked for in all
+// solves. The caller closes the solver, then dev.
+func New[T backend.Float](dev backend.Backend[T], sys backend.System[T], set Settings, events ...Event[T]) (*Solver[T], error) {
 	if isNil(dev) || isNil(sys) {
 		return nil, errors.New("solver: New needs a backend and a right-hand side, and got nil; solver.Auto opens a backend")
 	}
@@ -59,7 +62,14 @@ func New[T backend.Float](dev backend.Backend[T], sys backend.System[T], set Set
 	if remark != "" {
 		warnings = append(warnings, remark)
 	}
-	return &Solver[T]{dev: dev, field: f, dim: f.Dim(), params: f.NumParams(), set: set, warnings: warnings, version: new(Version)}, nil
+	if err := checkEvents(events, &set, dev); err != nil {
+		f.Close()
+		return nil, err
+	}
+	return &Solver[T]{
+		dev: dev, field: f, dim: f.Dim(), params: f.NumParams(), set: set,
+		events: slices.Clone(events), warnings: warnings, version: new(Version),
+	}, nil
 }
 
 // isNil reports whether x is nil or holds a nil pointer, as of a model whose error
@@ -231,6 +241,9 @@ func (d *Device[T]) run(ctx context.Context, loop *step.Loop[T], z0 []T, g grid,
 			return nil, fmt.Errorf("solver: %w", err)
 		}
 	}
+	if c, ok := loop.Hook.(*locator[T]); ok {
+		sol.Events, c.found = c.found, nil
+	}
 	sol.reached = make([]backend.Lane, loop.Lanes)
 	if err := s.dev.Lanes(loop.Clock, sol.reached); err != nil {
 		return nil, fmt.Errorf("solver: %w", err)
@@ -253,8 +266,12 @@ func (s *Solver[T]) loopFor(want shape) (*step.Loop[T], error) {
 }
 
 func (s *Solver[T]) newLoop(want shape) (*step.Loop[T], error) {
+	var hook step.Hook[T]
+	if len(s.events) > 0 {
+		hook = newLocator(s.events)
+	}
 	loop, err := step.New(step.Config[T]{
-		Backend: s.dev, Tableau: s.set.Tableau, System: step.Forward[T]{Field: s.field},
+		Hook: hook, Backend: s.dev, Tableau: s.set.Tableau, System: step.Forward[T]{Field: s.field},
 		Tol:     s.set.Tolerance(),
 		Control: s.set.Control(),
 		Lanes:   s.set.Stepping.Lanes(want.batch), Blocks: 1, Rows: want.batch, Cols: s.dim,

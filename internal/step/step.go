@@ -57,6 +57,7 @@ type Config[T backend.Float] struct {
 	Saves                     int                    // outputs of a solve; 0 if none are wanted
 	Ragged                    bool                   // lanes have spans of their own, and Saves outputs together
 	Keep                      Keep                   // what a tape keeps of every step
+	Hook                      Hook[T]                // looks at every accepted step, or nil
 	ErrorParts                []backend.Part[T]      // beside the state, in the error norm
 	Poll                      func(backend.Progress) // called after each poll, may be nil
 }
@@ -70,6 +71,17 @@ const (
 	KeepStages              // y and all stages; those for interpolation where an output needed them
 	KeepDense               // y, y' and all stages that the interpolant takes
 )
+
+// Hook works on the host between the verbs of an attempt.
+type Hook[T backend.Float] interface {
+	// Begin is called at the start of a solve.
+	Begin(l *Loop[T]) error
+	// Decided is called after the decision about an attempt, with the stages for
+	// interpolation evaluated, before anything is saved.
+	Decided(l *Loop[T]) error
+	// Moved is called after the state has moved.
+	Moved(l *Loop[T]) error
+}
 
 // Forward is dz/dt = f(z, t; θ).
 type Forward[T backend.Float] struct{ Field backend.Field[T] }
@@ -102,6 +114,7 @@ type Loop[T backend.Float] struct {
 	e, e2     []float64
 	keep      []backend.Vec[T]
 	owned     []backend.Vec[T]
+	err       error // of the hook
 
 	recorder  backend.Recorder // nil if the device has none
 	recording backend.Recording
@@ -129,7 +142,8 @@ func New[T backend.Float](c Config[T]) (*Loop[T], error) {
 	l.Control.Order = tab.ErrorExponent()
 	first := l.K[0].Vec
 	l.extraRows = backend.Saving
-	if c.Keep == KeepDense {
+	everywhere := c.Keep == KeepDense || c.Hook != nil
+	if everywhere {
 		l.extraRows = backend.Accepted
 	}
 	switch {
@@ -138,7 +152,7 @@ func New[T backend.Float](c Config[T]) (*Loop[T], error) {
 		l.onAccept = append(l.onAccept, backend.Move[T]{Dst: first, Src: l.k[l.stages-1]})
 	case len(l.K) > l.stages && tab.EndStage():
 		end := backend.Move[T]{Dst: first, Src: l.k[l.stages]}
-		if c.Keep == KeepDense {
+		if everywhere {
 			l.Control.Handover = backend.HandLast
 			l.onAccept = append(l.onAccept, end)
 		} else {
@@ -177,7 +191,7 @@ func (l *Loop[T]) allocate() (err error) {
 	}
 	l.Y, l.Trial = block(), block()
 	n := l.stages
-	if l.Saves > 0 || l.Keep == KeepDense {
+	if l.Saves > 0 || l.Keep == KeepDense || l.Hook != nil {
 		n += len(l.Tableau.Dense.ExtraC)
 	}
 	for i := 0; i < n; i++ {
@@ -201,6 +215,9 @@ func (l *Loop[T]) allocate() (err error) {
 	}
 	return nil
 }
+
+// ExtraRows are those in which the stages for interpolation are evaluated.
+func (l *Loop[T]) ExtraRows() backend.Rows { return l.extraRows }
 
 // Kept returns the Vecs that the tape keeps of a step.
 func (l *Loop[T]) Kept() []backend.Vec[T] { return l.keep }
@@ -252,6 +269,7 @@ func (l *Loop[T]) attempt() {
 		b.Combine(l.work.Vec, l.Y.Vec, at, tab.Dense.ExtraA[i-l.stages], l.k)
 		l.System.Stage(i, l.K[i], l.work, at)
 	}
+	l.hook(Hook[T].Decided)
 	if l.Saves > 0 {
 		b.Save(l.Clock, tab.Dense.P, l.Y.Vec, l.Trial.Vec, l.k, l.Table)
 	}
@@ -262,6 +280,14 @@ func (l *Loop[T]) attempt() {
 	b.Commit(l.Clock, backend.Accepted, l.onAccept)
 	b.Commit(l.Clock, backend.Saving, l.onSaving)
 	l.System.Moved()
+	l.hook(Hook[T].Moved)
+}
+
+// hook calls a method of the hook, and keeps its first error.
+func (l *Loop[T]) hook(call func(Hook[T], *Loop[T]) error) {
+	if l.Hook != nil && l.err == nil {
+		l.err = call(l.Hook, l)
+	}
 }
 
 // firstStep lets the device choose the size of the first step.
@@ -312,6 +338,8 @@ func (l *Loop[T]) Start(ctx context.Context, spans ...backend.Span) (err error) 
 	}
 	l.Attempts, l.Last = 0, backend.Progress{Running: l.Lanes}
 	b.Start(l.Clock, spans...)
+	l.err = nil
+	l.hook(Hook[T].Begin)
 	if propose && ctx.Err() == nil {
 		l.firstStep()
 	}
@@ -330,6 +358,9 @@ func (l *Loop[T]) Continue(ctx context.Context, attempts int) (backend.Progress,
 			continue
 		}
 		next = n + l.interval(n)
+		if l.err != nil {
+			return p, l.err
+		}
 		var err error
 		if p, err = l.Backend.Poll(l.Clock); err != nil {
 			return p, err
@@ -346,7 +377,7 @@ func (l *Loop[T]) Continue(ctx context.Context, attempts int) (backend.Progress,
 // device that records goes on while the host polls: asking it seldom costs at most a
 // fifth of the attempts in vain, which do nothing once all lanes have ended.
 func (l *Loop[T]) interval(n int) int {
-	if l.recorder == nil {
+	if l.recorder == nil || l.Hook != nil {
 		return 1
 	}
 	return min(max(n/4, 4), 32)
@@ -356,7 +387,7 @@ func (l *Loop[T]) interval(n int) int {
 // one. The first of each solve runs as it is: what a verb has to do once, as when
 // parameters have changed, it does there.
 func (l *Loop[T]) enqueueAttempt(n int) {
-	if n == 0 || l.recorder == nil || l.plain || l.Tape != nil { // a tape grows between attempts
+	if n == 0 || l.recorder == nil || l.plain || l.Tape != nil || l.Hook != nil { // a tape grows between attempts
 		l.attempt()
 		return
 	}
