@@ -22,7 +22,9 @@ type Settings struct {
 	// is not enough for the state of every step, states are kept at some of them,
 	// and the steps between are made again. The gradient is the same to the last
 	// bit. A budget that is too small for that is refused with the smallest one.
-	Budget int64
+	// HostBudget is for more of such states, in the host's memory, once the device's
+	// is used up; it needs a Budget.
+	Budget, HostBudget int64
 
 	// Solver says how the reverse solve of Continuous and Interpolating steps: its
 	// method, tolerances, stepping and so on. Nil means as the forward solve, with a
@@ -54,8 +56,9 @@ type Gradient[T backend.Float] struct {
 	// their dL/dz0 is 0 and they have no part in dL/dθ. It is nil if there are none.
 	Masked []bool
 	Method Method // the one used
-	// Memory is the peak of bytes kept of the forward solve's steps.
-	Memory int64
+	// Memory is the peak of bytes kept of the forward solve's steps on the device,
+	// HostMemory that on the host's side.
+	Memory, HostMemory int64
 	// Drift is how far the reverse solve's z is from the forward solve's, where
 	// Method is Continuous.
 	Drift Drift
@@ -110,7 +113,7 @@ func New[T backend.Float](s *solver.Solver[T], set Settings) (*Adjoint[T], error
 		switch discrete := a.set.Method == Discrete; {
 		case discrete && (set.Solver != nil || set.FullNorm):
 			return errors.New("adjoint: Settings.Solver and FullNorm are about a reverse solve, and method Discrete makes none; leave them out, or set Method to Continuous")
-		case !discrete && (set.Store != 0 || set.Budget != 0):
+		case !discrete && (set.Store != 0 || set.Budget != 0 || set.HostBudget != 0):
 			return fmt.Errorf("adjoint: Settings.Store and Budget are about Discrete; leave them out for method %v", a.set.Method)
 		case set.FullNorm && a.set.Method != Continuous:
 			return fmt.Errorf("adjoint: Settings.FullNorm is about Continuous; leave it out for method %v", a.set.Method)

@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"math"
+	"slices"
+	"unsafe"
 
 	"github.com/seed-5f5774c8/neuralode/backend"
 	"github.com/seed-5f5774c8/neuralode/internal/step"
@@ -17,11 +19,14 @@ import (
 // algorithm for unsteady adjoint calculation, SIAM J. Sci. Comput. 31(4), algorithm 1:
 // with s of them no segment of binom(s+r, s) is made more than r times again.
 type checkpoints[T backend.Float] struct {
-	budget int64 // bytes
+	budget int64 // bytes on the device
+	host   int64 // and in the host's memory, for more checkpoints
 
 	base   int64 // bytes of an empty tape
 	length int   // attempts of a segment
-	slots  int   // checkpoints that there is room for
+	slots  int   // checkpoints that there is room for on the device
+	more   int   // and in the host's memory
+	hosted int   // checkpoints made there
 	size   int64
 	placed []*checkpoint[T] // by ascending segment; the first is the solve's start
 	spare  []*checkpoint[T]
@@ -33,8 +38,13 @@ type checkpoints[T backend.Float] struct {
 type checkpoint[T backend.Float] struct {
 	segment int
 	level   int
-	clk     backend.Clock
-	y, k    backend.Vec[T] // the state and its first stage
+
+	// The lanes, the state and its first stage: on the device,
+	clk  backend.Clock
+	y, k backend.Vec[T]
+	// or in the host's memory.
+	lanes        []byte
+	hostY, hostK []T
 }
 
 func (c *checkpoints[T]) free(dev backend.Backend[T]) {
@@ -44,13 +54,14 @@ func (c *checkpoints[T]) free(dev backend.Backend[T]) {
 	for _, p := range append(c.placed, c.spare...) {
 		p.free(dev)
 	}
-	c.placed, c.spare, c.slots = nil, nil, 0
+	c.placed, c.spare, c.slots, c.hosted = nil, nil, 0, 0
 }
 
 func (p *checkpoint[T]) free(dev backend.Backend[T]) {
-	if p.clk != nil {
-		p.clk.Close()
+	if p.clk == nil {
+		return // the host's
 	}
+	p.clk.Close()
 	dev.Free(p.y)
 	dev.Free(p.k)
 }
@@ -69,6 +80,44 @@ func newCheckpoint[T backend.Float](l *step.Loop[T]) (*checkpoint[T], error) {
 		return nil, err
 	}
 	return p, nil
+}
+
+// hostSize is the number of bytes of a checkpoint in the host's memory.
+func hostSize[T backend.Float](l *step.Loop[T]) int64 {
+	var x T
+	return int64(l.Backend.(backend.Reverser[T]).ClockSize(l.Clock)) + 2*int64(unsafe.Sizeof(x))*int64(l.Blocks*l.Rows*l.Cols)
+}
+
+// save keeps where the loop is.
+func (p *checkpoint[T]) save(l *step.Loop[T]) error {
+	dev := l.Backend.(backend.Reverser[T])
+	if p.clk == nil {
+		if err := dev.ReadClock(p.lanes, l.Clock); err != nil {
+			return err
+		}
+		if err := dev.Download(p.hostY, l.Y.Vec); err != nil {
+			return err
+		}
+		return dev.Download(p.hostK, l.K[0].Vec)
+	}
+	dev.CopyClock(p.clk, l.Clock)
+	dev.Copy(p.y, l.Y.Vec)
+	dev.Copy(p.k, l.K[0].Vec)
+	return nil
+}
+
+// load puts the loop there.
+func (p *checkpoint[T]) load(l *step.Loop[T]) {
+	dev := l.Backend.(backend.Reverser[T])
+	if p.clk == nil {
+		dev.WriteClock(l.Clock, p.lanes)
+		dev.Upload(l.Y.Vec, p.hostY)
+		dev.Upload(l.K[0].Vec, p.hostK)
+		return
+	}
+	dev.CopyClock(l.Clock, p.clk)
+	dev.Copy(l.Y.Vec, p.y)
+	dev.Copy(l.K[0].Vec, p.k)
 }
 
 // plan divides the budget between the tape and the checkpoints of a loop.
@@ -118,6 +167,7 @@ func (c *checkpoints[T]) plan(l *step.Loop[T]) error {
 		}
 	}
 	c.slots = int(min((budget-tape)/c.size, math.MaxInt32))
+	c.more = int(min(c.host/hostSize(l), math.MaxInt32))
 	return nil
 }
 
@@ -166,7 +216,7 @@ func (c *checkpoints[T]) segment(ctx context.Context, l *step.Loop[T], q, base i
 // place makes a checkpoint of where the loop is, unless others are worth more.
 func (c *checkpoints[T]) place(l *step.Loop[T], q, base int) error {
 	level := 0
-	if n := len(c.placed); n == c.slots {
+	if n := len(c.placed); n == c.slots+c.more {
 		drop := c.dispensable(base)
 		if drop < 0 {
 			if n-1 <= base { // nothing but the base
@@ -176,22 +226,33 @@ func (c *checkpoints[T]) place(l *step.Loop[T], q, base int) error {
 		}
 		c.drop(drop)
 	}
-	if len(c.spare) == 0 {
-		p, err := newCheckpoint(l)
-		if err != nil {
-			return err
-		}
-		c.spare = append(c.spare, p)
+	p, err := c.take(l)
+	if err != nil {
+		return err
 	}
-	p := c.spare[len(c.spare)-1]
-	c.spare = c.spare[:len(c.spare)-1]
 	p.segment, p.level = q, level
-	dev := l.Backend.(backend.Reverser[T])
-	dev.CopyClock(p.clk, l.Clock)
-	dev.Copy(p.y, l.Y.Vec)
-	dev.Copy(p.k, l.K[0].Vec)
 	c.placed = append(c.placed, p)
-	return nil
+	return p.save(l)
+}
+
+// take returns a checkpoint that is not in use, one on the device if there is room.
+func (c *checkpoints[T]) take(l *step.Loop[T]) (*checkpoint[T], error) {
+	onDevice := func(p *checkpoint[T]) bool { return p.clk != nil }
+	i := slices.IndexFunc(c.spare, onDevice)
+	if made := len(c.placed) + len(c.spare) - c.hosted; i < 0 && made < c.slots {
+		return newCheckpoint(l)
+	}
+	if i < 0 && len(c.spare) == 0 {
+		n := l.Blocks * l.Rows * l.Cols
+		c.hosted++
+		return &checkpoint[T]{
+			lanes: make([]byte, l.Backend.(backend.Reverser[T]).ClockSize(l.Clock)), hostY: make([]T, n), hostK: make([]T, n),
+		}, nil
+	}
+	i = max(i, 0)
+	p := c.spare[i]
+	c.spare = slices.Delete(c.spare, i, i+1)
+	return p, nil
 }
 
 // dispensable is a checkpoint after the base with one of a higher level behind it.
@@ -223,9 +284,7 @@ func (c *checkpoints[T]) back(ctx context.Context, l *step.Loop[T], q int, count
 	}
 	dev, base := l.Backend.(backend.Reverser[T]), len(c.placed)-1
 	p := c.placed[base]
-	dev.CopyClock(l.Clock, p.clk)
-	dev.Copy(l.Y.Vec, p.y)
-	dev.Copy(l.K[0].Vec, p.k)
+	p.load(l)
 	l.Attempts = p.segment * c.length
 	if err := count(-1); err != nil {
 		return 0, err

@@ -35,12 +35,12 @@ func newDiscrete[T backend.Float](dev *solver.Device[T], set *Settings) (*discre
 	switch {
 	case set.Store > States:
 		return nil, fmt.Errorf("adjoint: Settings.Store is %d; use Stages or States", set.Store)
-	case set.Budget < 0:
-		return nil, fmt.Errorf("adjoint: Settings.Budget is %d bytes; give a positive number, or 0 for no limit", set.Budget)
+	case set.Budget < 0 || set.HostBudget < 0 || set.HostBudget > 0 && set.Budget == 0:
+		return nil, fmt.Errorf("adjoint: Settings.Budget is %d bytes and HostBudget %d; give positive numbers, 0 for no limit, and no HostBudget without a Budget", set.Budget, set.HostBudget)
 	case set.Budget > 0 && len(solver.EventsOf(dev)) > 0:
 		return nil, errors.New("adjoint: Settings.Budget and events do not go together yet; leave the budget out, and set Store to States if memory is short")
 	case set.Budget > 0:
-		d.rec.limit = &checkpoints[T]{budget: set.Budget}
+		d.rec.limit = &checkpoints[T]{budget: set.Budget, host: set.HostBudget}
 		d.rec.keep = step.KeepStates
 	case set.Store == States:
 		d.rec.keep = step.KeepStates
@@ -108,6 +108,9 @@ func (d *discrete[T]) gradient(ctx context.Context, dev *solver.Device[T], sol *
 		return err
 	}
 	g.Memory = d.rec.bytes
+	if c := d.rec.limit; c != nil {
+		g.HostMemory = int64(c.hosted) * hostSize(d.rec.loop)
+	}
 	if err := dev.Backend.Download(g.Z0, m.lambda); err != nil {
 		return err
 	}

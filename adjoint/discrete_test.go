@@ -166,6 +166,18 @@ func TestDiscrete_SmallestBudget(t *testing.T) {
 		}
 		evaluations = append(evaluations, g.Stats[0].Evaluations)
 	}
+	rev, err := adjoint.New(s, adjoint.Settings{Budget: need, HostBudget: 20 * need})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer rev.Close()
+	g, err := rev.Gradients(ctx, sol, a)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !slices.Equal(g.Theta, want.Theta) || g.Memory > need || g.HostMemory > 20*need || g.HostMemory == 0 || g.Stats[0].Evaluations > evaluations[0]/20 {
+		t.Errorf("with host memory: %d and %d bytes, %d evaluations", g.Memory, g.HostMemory, g.Stats[0].Evaluations)
+	}
 	t.Logf("evaluations with %d bytes, 4 and 20 times as many: %d", need, evaluations)
 }
 

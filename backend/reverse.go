@@ -49,4 +49,10 @@ type Reverser[T Float] interface {
 	// many. A clock that was started with the same spans then continues from where src
 	// is; one that never was holds a copy to set it to later.
 	CopyClock(dst, src Clock)
+	// ReadClock waits and copies the lanes of clk to dst, and WriteClock sets them to
+	// what was copied from a clock with as many; between them it is host memory, of
+	// ClockSize bytes.
+	ReadClock(dst []byte, clk Clock) error
+	WriteClock(clk Clock, src []byte)
+	ClockSize(clk Clock) int
 }
