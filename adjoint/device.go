@@ -36,11 +36,13 @@ func (r *recording[T]) solveOnDevice(ctx context.Context, d *solver.Device[T], z
 	if len(ts) < 2 || batch == 0 {
 		panic("adjoint: SolveOnDevice needs a sample, t0 and at least one output time")
 	}
-	err := r.prepare(d.Shape(batch, ts), func(keep step.Keep) (*step.Loop[T], error) { return d.NewLoop(batch, ts, keep) })
+	err := r.prepare(d.Shape(batch, ts), func(keep step.Keep, with func(*step.Config[T])) (*step.Loop[T], error) {
+		return d.NewLoop(batch, ts, keep, with)
+	})
 	if err != nil {
 		return nil, err
 	}
-	d.Backend.Copy(r.loop.Y.Vec, z0)
+	d.Backend.Copy(r.loop.Y.Of[0], z0)
 	if err := r.run(ctx, []backend.Span{d.Settings().Span(ts)}); err != nil {
 		return nil, fmt.Errorf("adjoint: %w", err)
 	}

@@ -141,7 +141,8 @@ func solveIsEmpty[T backend.Float](sol *solver.Solution[T]) bool {
 
 // reverse goes back over all steps, from the cotangents in the table. stats, one entry
 // a sample, count the evaluations.
-func (d *discrete[T]) reverse(ctx context.Context, skip []bool, stats []solver.Stats, through *jumps[T]) error {
+func (d *discrete[T]) reverse(ctx context.Context, skip []bool, stats []solver.Stats, through *jumps[T]) (err error) {
+	defer func() { d.rec.lost = d.rec.lost || err != nil }()
 	loop, m := d.rec.loop, d.mem
 	dev := m.dev
 	before := dev.MemoryUsed()

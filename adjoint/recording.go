@@ -14,11 +14,15 @@ import (
 type recording[T backend.Float] struct {
 	keep  step.Keep
 	limit *checkpoints[T] // of what is kept, nil for none
+	// with changes what the loop is made of, and begin where it starts; both may be nil.
+	with  func(*step.Config[T])
+	begin func(l *step.Loop[T], spans []backend.Span)
 
 	loop  *step.Loop[T]
 	shape any                 // what loop was made for
 	sol   *solver.Solution[T] // whose steps these are, nil if none or on the device
 	bytes int64               // kept of steps
+	lost  bool                // a device failed: what the memory holds is not known
 }
 
 func (r *recording[T]) free() {
@@ -26,17 +30,17 @@ func (r *recording[T]) free() {
 		r.limit.free(r.loop.Backend)
 		r.loop.Free()
 	}
-	r.loop, r.sol, r.bytes = nil, nil, 0
+	r.loop, r.sol, r.bytes, r.lost = nil, nil, 0, false
 }
 
 // prepare makes a loop for p.
-func (r *recording[T]) prepare(shape any, make func(step.Keep) (*step.Loop[T], error)) (err error) {
+func (r *recording[T]) prepare(shape any, make func(step.Keep, func(*step.Config[T])) (*step.Loop[T], error)) (err error) {
 	r.sol = nil
-	if r.loop != nil && r.shape == shape {
+	if r.loop != nil && r.shape == shape && !r.lost {
 		return nil
 	}
 	r.free()
-	if r.loop, err = make(r.keep); err == nil {
+	if r.loop, err = make(r.keep, r.with); err == nil {
 		r.shape = shape
 	}
 	return err
@@ -44,9 +48,13 @@ func (r *recording[T]) prepare(shape any, make func(step.Keep) (*step.Loop[T], e
 
 // run integrates over spans.
 func (r *recording[T]) run(ctx context.Context, spans []backend.Span) error {
+	if r.begin != nil {
+		r.begin(r.loop, spans)
+	}
 	before := r.loop.Backend.MemoryUsed()
 	err := r.limit.run(ctx, r.loop, spans)
 	r.bytes += r.loop.Backend.MemoryUsed() - before
+	r.lost = r.lost || err != nil
 	return err
 }
 
@@ -67,7 +75,7 @@ func (r *recording[T]) solve(ctx context.Context, p *solver.Problem[T]) (*solver
 
 // have makes sure that the steps are those of sol.
 func (r *recording[T]) have(ctx context.Context, d *solver.Device[T], sol *solver.Solution[T]) error {
-	if r.sol == sol {
+	if r.sol == sol && !r.lost {
 		return nil
 	}
 	z0 := make([]T, 0, sol.Batch*sol.Dim)

@@ -4,7 +4,6 @@ package gpu
 
 import (
 	"encoding/binary"
-	"fmt"
 	"slices"
 	"unsafe"
 
@@ -15,7 +14,7 @@ import (
 // The arrays of a clock that the host reads, and their numbers: kernels/clock.cuh.
 const (
 	realT, realH, realWant, realWorst = 0, 2, 8, 10
-	realSmallest, realLast, numReals  = 13, 14, 18
+	realSmallest, realLast, numReals  = 13, 14, 20
 	wideEvaluations, wideAccepted     = 0, 1
 	wideRejected, numWides            = 2, 3
 	wordStatus, wordRow, wordCol      = 1, 7, 8
@@ -37,6 +36,9 @@ type spanView struct {
 	stops, saves, blocks, jumps driver.Ptr
 	stopCount, saveCount        int32
 	jumpT0, single              int32
+	own                         driver.Ptr
+	rel, abs                    float64
+	row                         int64
 }
 
 // progress is Progress in kernels/clock.cu.
@@ -57,6 +59,7 @@ type clock[T backend.Float] struct {
 	size  int64
 
 	started    bool
+	own        bool       // lanes have spans of their own
 	progress   driver.Ptr // followed by the sums of Poll's blocks
 	times      driver.Ptr // of the span
 	timesCap   int64
@@ -121,7 +124,7 @@ func (c *clock[T]) fits(v *vec[T]) {
 
 // selection is Rows in kernels/clock.cuh.
 func selection(r backend.Rows) int32 {
-	if r > backend.Saving {
+	if r > backend.Fresh {
 		panic("gpu: unknown selection of rows")
 	}
 	return int32(r)
@@ -146,23 +149,27 @@ func (c *clock[T]) scratch(size int64) (driver.Ptr, bool) {
 // startArgs is StartArgs in kernels/clock.cu.
 type startArgs struct{ clk clockView }
 
-// Start sets every lane to the beginning of s.
+// Start sets every lane to the beginning of its span.
 func (b *Backend[T]) Start(clk backend.Clock, spans ...backend.Span) {
 	if !b.live() {
 		return
 	}
 	c := b.clock(clk)
-	if len(spans) != 1 {
-		b.fail(fmt.Errorf("gpu: a span for each lane: %w", backend.ErrUnsupported))
-		return
+	if len(spans) != 1 && len(spans) != c.lanes {
+		panic("gpu: Start needs one span, or one for each lane")
 	}
-	s := spans[0]
-	if !s.Valid() {
-		panic("gpu: Start with a span that is not valid")
+	var count int64 // of doubles and of words, half a double each
+	for i := range spans {
+		s := &spans[i]
+		if !s.Valid() {
+			panic("gpu: Start with a span that is not valid")
+		}
+		count += 2*int64(len(s.Stops)) + int64(len(s.Saves))
 	}
-	c.started, c.tape = true, nil
-	n := int64(len(s.Stops))
-	size := 8*(n+int64(len(s.Saves))) + 4*2*n
+	c.started, c.tape, c.own = true, nil, len(spans) > 1
+	const viewSize = int64(unsafe.Sizeof(spanView{}))
+	views := viewSize * int64(len(spans))
+	size := views + 8*count
 	if size > c.timesCap {
 		b.release(c.times, c.timesCap)
 		c.times, c.timesCap = 0, 0
@@ -173,31 +180,48 @@ func (b *Backend[T]) Start(clk backend.Clock, spans ...backend.Span) {
 		}
 		c.times, c.timesCap = p, size
 	}
-	v := spanView{t0: s.T0, h0: s.H0, maxStep: s.MaxStep, stopCount: int32(n), saveCount: int32(len(s.Saves))}
-	v.stops = c.times
-	v.saves = v.stops + driver.Ptr(8*n)
-	v.blocks = v.saves + driver.Ptr(8*len(s.Saves))
-	v.jumps = v.blocks + driver.Ptr(4*n)
-	v.jumpT0 = jumpAt(&s, s.T0)
-	if sizeOf[T]() == 4 {
-		v.single = 1
-	}
-
-	up := append(c.upload[:0], bytesOf(s.Stops)...)
-	up = append(up, bytesOf(s.Saves)...)
-	for j := range s.Stops {
-		block := j
-		if s.Blocks != nil {
-			block = s.Blocks[j]
+	// The views, then the arrays of each.
+	up := slices.Grow(c.upload[:0], int(size))[:views]
+	var first spanView
+	for i := range spans {
+		s := &spans[i]
+		v := spanView{
+			t0: s.T0, h0: s.H0, maxStep: s.MaxStep, stopCount: int32(len(s.Stops)), saveCount: int32(len(s.Saves)),
+			rel: s.Tol.Rel, abs: s.Tol.Abs, row: int64(s.Row), jumpT0: jumpAt(s, s.T0),
 		}
-		up = binary.NativeEndian.AppendUint32(up, uint32(int32(block)))
-	}
-	for _, t := range s.Stops {
-		up = binary.NativeEndian.AppendUint32(up, uint32(jumpAt(&s, t)))
+		if sizeOf[T]() == 4 {
+			v.single = 1
+		}
+		here := func() driver.Ptr { return c.times + driver.Ptr(len(up)) }
+		v.stops = here()
+		up = append(up, bytesOf(s.Stops)...)
+		v.saves = here()
+		up = append(up, bytesOf(s.Saves)...)
+		v.blocks = here()
+		for j := range s.Stops {
+			block := j
+			if s.Blocks != nil {
+				block = s.Blocks[j]
+			}
+			up = binary.NativeEndian.AppendUint32(up, uint32(int32(block)))
+		}
+		v.jumps = here()
+		for _, t := range s.Stops {
+			up = binary.NativeEndian.AppendUint32(up, uint32(jumpAt(s, t)))
+		}
+		copy(up[viewSize*int64(i):], bytesOf([]spanView{v}))
+		if i == 0 {
+			first = v
+		}
 	}
 	c.upload = up
+	if c.own {
+		first.own = c.times
+	} else {
+		first.row = 0
+	}
 	b.d.CopyHD(c.times, unsafe.Pointer(&up[0]), size)
-	b.d.CopyHD(c.view.span, unsafe.Pointer(&v), int64(unsafe.Sizeof(v)))
+	b.d.CopyHD(c.view.span, unsafe.Pointer(&first), viewSize)
 	perLane(c, "clock_start", &startArgs{c.view})
 }
 

@@ -66,10 +66,20 @@ type combineArgs struct {
 	k           [maxStages]driver.Ptr
 	coef        [maxStages]float64
 	count, rows int32
+	plain, _    int32
 }
 
 // Combine sets dst = y + h·Σ coef[j]·k[j].
 func (b *Backend[T]) Combine(dst, y backend.Vec[T], at backend.At, coef []float64, k []backend.Vec[T]) {
+	b.combine(dst, y, at, 0, coef, k)
+}
+
+// Sum sets dst = y + Σ coef[j]·k[j].
+func (b *Backend[T]) Sum(dst, y backend.Vec[T], at backend.At, coef []float64, k []backend.Vec[T]) {
+	b.combine(dst, y, at, 1, coef, k)
+}
+
+func (b *Backend[T]) combine(dst, y backend.Vec[T], at backend.At, plain int32, coef []float64, k []backend.Vec[T]) {
 	if !b.live() {
 		return
 	}
@@ -79,7 +89,7 @@ func (b *Backend[T]) Combine(dst, y backend.Vec[T], at backend.At, coef []float6
 	c := b.clock(at.Clock)
 	d, s := b.vec(dst), b.vec(y)
 	sameShape(d, s)
-	a := combineArgs{clk: c.view, dst: d.ptr, y: s.ptr, rows: selection(at.Rows)}
+	a := combineArgs{clk: c.view, dst: d.ptr, y: s.ptr, rows: selection(at.Rows), plain: plain}
 	addresses := d.ptr | s.ptr
 	for j, w := range coef {
 		if w == 0 {
@@ -246,13 +256,28 @@ func (b *Backend[T]) Save(clk backend.Clock, dense [][]float64, y0, y1 backend.V
 	if len(dense) > len(k) || len(dense) > maxStages {
 		panic("gpu: more interpolation weights than stages")
 	}
+	b.save("rk_save", false, clk, dense, y0, y1, k, table)
+}
+
+// outputs is the number of blocks of a table for states like y, or of its rows where
+// lanes have spans of their own.
+func (c *clock[T]) outputs(table, y *vec[T]) int32 {
+	if table.cols != y.cols || y.blocks != 1 || c.own && table.blocks != 1 || !c.own && table.rows != y.rows {
+		panic("gpu: shapes differ")
+	}
+	if c.own {
+		return int32(table.rows)
+	}
+	return int32(table.blocks)
+}
+
+// save launches a kernel that takes SaveArgs. Stages whose weights are all 0 are left
+// out, unless all are wanted.
+func (b *Backend[T]) save(kernel string, all bool, clk backend.Clock, dense [][]float64, y0, y1 backend.Vec[T], k []backend.Vec[T], table backend.Vec[T]) {
 	c := b.clock(clk)
 	s0, s1, out := b.vec(y0), b.vec(y1), b.vec(table)
 	sameShape(s0, s1)
-	if s0.blocks != 1 || out.rows != s0.rows || out.cols != s0.cols {
-		panic("gpu: shapes differ")
-	}
-	a := saveArgs{clk: c.view, x: c.extent(s0), y0: s0.ptr, y1: s1.ptr, table: out.ptr, blocks: int32(out.blocks)}
+	a := saveArgs{clk: c.view, x: c.extent(s0), y0: s0.ptr, y1: s1.ptr, table: out.ptr, blocks: c.outputs(out, s0)}
 	for _, p := range dense {
 		a.powers = max(a.powers, int32(len(p)))
 	}
@@ -262,7 +287,7 @@ func (b *Backend[T]) Save(clk backend.Clock, dense [][]float64, y0, y1 backend.V
 		return
 	}
 	for j, p := range dense {
-		if allZero(p) {
+		if !all && allZero(p) {
 			continue
 		}
 		x := b.vec(k[j])
@@ -288,7 +313,7 @@ func (b *Backend[T]) Save(clk backend.Clock, dense [][]float64, y0, y1 backend.V
 		a.chunks = int32(min(ceilDiv(a.x.n, elements), max(1, most/int64(c.lanes))))
 		grid = int64(c.lanes) * int64(a.chunks)
 	}
-	launch(b, "rk", "rk_save", grid, teams*int64(a.stages)*sizeOf[T](), &a)
+	launch(b, "rk", kernel, grid, teams*int64(a.stages)*sizeOf[T](), &a)
 }
 
 func allZero(x []float64) bool {
@@ -370,10 +395,7 @@ func (b *Backend[T]) AtStop(clk backend.Clock, op backend.StopOp, y, table backe
 	}
 	c := b.clock(clk)
 	state, tab := b.vec(y), b.vec(table)
-	if state.blocks != 1 || tab.rows != state.rows || tab.cols != state.cols {
-		panic("gpu: shapes differ")
-	}
-	a := stopArgs{clk: c.view, y: state.ptr, table: tab.ptr, blocks: int32(tab.blocks), op: int32(op)}
+	a := stopArgs{clk: c.view, y: state.ptr, table: tab.ptr, blocks: c.outputs(tab, state), op: int32(op)}
 	var width int64
 	a.x, width = flatten(c, state, state.ptr|tab.ptr)
 	elementwise(b, "rk", names{"rk_stop", "rk_stop_1"}, a.x, width, &a)

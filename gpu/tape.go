@@ -34,6 +34,7 @@ type tape[T backend.Float] struct {
 	size              int64
 	chunk             int64 // bytes of one
 	bound             int   // no lane has more steps
+	attempt           int64 // that Back has gone back to
 
 	chunks []driver.Ptr
 	tables []driver.Ptr // of chunks, on the device; the last is in use
@@ -69,26 +70,38 @@ func (b *Backend[T]) NewTape(lanes, rows, cols, keep int) (backend.Tape[T], erro
 		return nil, fmt.Errorf("gpu: a tape that keeps %d vectors a step: %w: at most %d fit", keep, backend.ErrUnsupported, maxKeep)
 	}
 	const header = 16
-	t := &tape[T]{owner: b, lanes: lanes, rows: rows, cols: cols, size: header + 4*int64(lanes)}
+	t := &tape[T]{owner: b, lanes: lanes, rows: rows, cols: cols, size: header + 8*int64(lanes)}
 	var err error
 	if t.mem, err = b.zeroed(t.size); err != nil {
 		return nil, err
 	}
 	t.longest = t.mem + 8
-	const chunkSize = 4 << 20 // few to allocate, little to waste
-	step := 16*int64(lanes) + sizeOf[T]()*int64(keep)*int64(rows)*int64(cols)
-	per := min(max(chunkSize/max(step, 1), 1), 1024)
 	t.view = tapeView{
 		chunks: t.mem, longest: t.longest, counts: t.mem + header,
-		data: (16*per*int64(lanes) + 255) &^ 255,
-		per:  int32(per), keep: int32(keep), lanes: int32(lanes),
+		keep: int32(keep), lanes: int32(lanes),
 	}
-	t.chunk = t.view.data + per*sizeOf[T]()*int64(keep)*int64(rows)*int64(cols)
+	const chunkSize = 4 << 20 // few to allocate, little to waste
+	t.divide(min(max(chunkSize/max(t.step(), 1), 1), 1024))
 	return t, nil
 }
 
-// Close releases the tape.
-func (t *tape[T]) Close() {
+// stepBytes is what a step has on a lane beside the kept Vecs: kernels/tape.cu.
+const stepBytes = 5*8 + 5*4
+
+// step is the number of bytes of a step of all lanes.
+func (t *tape[T]) step() int64 {
+	return stepBytes*int64(t.lanes) + sizeOf[T]()*int64(t.view.keep)*int64(t.rows)*int64(t.cols)
+}
+
+// divide sets the number of steps of a chunk.
+func (t *tape[T]) divide(per int64) {
+	t.view.per = int32(per)
+	t.view.data = (stepBytes*per*int64(t.lanes) + 255) &^ 255
+	t.chunk = t.view.data + per*sizeOf[T]()*int64(t.view.keep)*int64(t.rows)*int64(t.cols)
+}
+
+// freeChunks releases the memory of steps.
+func (t *tape[T]) freeChunks() {
 	b := t.owner
 	for _, p := range t.chunks {
 		b.release(p, t.chunk)
@@ -96,6 +109,13 @@ func (t *tape[T]) Close() {
 	for i, p := range t.tables {
 		b.release(p, 8*int64(tableCap(i)))
 	}
+	t.chunks, t.tables = nil, nil
+}
+
+// Close releases the tape.
+func (t *tape[T]) Close() {
+	b := t.owner
+	t.freeChunks()
 	b.release(t.window.mem, t.window.size)
 	b.release(t.mem, t.size)
 	*t = tape[T]{owner: b}
@@ -122,16 +142,21 @@ func tableCap(i int) int {
 
 // reserve makes room for another step on every lane. It does not wait.
 func (t *tape[T]) reserve() error {
-	b := t.owner
 	t.bound++
 	t.first, t.window.count = nil, 0
+	return t.grow(t.bound)
+}
+
+// grow makes room for so many steps.
+func (t *tape[T]) grow(steps int) error {
+	b := t.owner
 	set := func(address, value driver.Ptr) { launch(b, "tape", "tape_set", 1, 0, &setArgs{address, value}) }
-	for len(t.chunks)*int(t.view.per) < t.bound {
+	for len(t.chunks)*int(t.view.per) < steps {
 		n := len(t.chunks)
 		if n == tableCap(len(t.tables)-1) {
 			table, err := b.alloc(8 * int64(tableCap(len(t.tables))))
 			if err != nil {
-				return fmt.Errorf("gpu: step %d on the tape: %w", t.bound, err)
+				return fmt.Errorf("gpu: step %d on the tape: %w", steps, err)
 			}
 			if n > 0 {
 				b.d.CopyDD(table, t.tables[len(t.tables)-1], 8*int64(n))
@@ -141,7 +166,7 @@ func (t *tape[T]) reserve() error {
 		}
 		p, err := b.alloc(t.chunk)
 		if err != nil {
-			return fmt.Errorf("gpu: step %d on the tape: %w", t.bound, err)
+			return fmt.Errorf("gpu: step %d on the tape: %w", steps, err)
 		}
 		set(t.tables[len(t.tables)-1]+driver.Ptr(8*n), p)
 		t.chunks = append(t.chunks, p)
@@ -177,12 +202,19 @@ func (b *Backend[T]) Push(clk backend.Clock, tp backend.Tape[T], keep []backend.
 		return
 	}
 	c.tape = t
+	t.move(c, names{"tape_push", "tape_push_1"}, keep)
+	launch(b, "tape", "tape_count", ceilDiv(int64(c.lanes), blockSize), 0, &tallyArgs{c.view, t.view})
+}
+
+// move copies keep to the tape or from it.
+func (t *tape[T]) move(c *clock[T], kernel names, keep []backend.Vec[T]) {
+	b := t.owner
 	a := pushArgs{clk: c.view, tape: t.view}
 	var addresses driver.Ptr
 	for m, v := range keep {
 		x := b.vec(v)
 		if x.blocks != 1 || x.rows != t.rows || x.cols != t.cols {
-			panic("gpu: Push of another shape than the tape's")
+			panic("gpu: a tape of another shape")
 		}
 		a.src[m] = x.ptr
 		addresses |= x.ptr
@@ -190,9 +222,8 @@ func (b *Backend[T]) Push(clk backend.Clock, tp backend.Tape[T], keep []backend.
 	if len(keep) > 0 {
 		var width int64
 		a.x, width = flatten(c, b.vec(keep[0]), addresses)
-		elementwise(b, "tape", names{"tape_push", "tape_push_1"}, a.x, width, &a)
+		elementwise(b, "tape", kernel, a.x, width, &a)
 	}
-	launch(b, "tape", "tape_count", ceilDiv(int64(c.lanes), blockSize), 0, &tallyArgs{c.view, t.view})
 }
 
 // read fetches the counts, if a Push came since the last time.

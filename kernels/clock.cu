@@ -14,7 +14,7 @@
 #include "reduce.cuh"
 
 // backend.Status.
-enum { RUNNING, DONE, TOO_MANY_ATTEMPTS, STEP_TOO_SMALL, NOT_FINITE };
+enum { RUNNING, DONE, TOO_MANY_ATTEMPTS, STEP_TOO_SMALL, NOT_FINITE, CANCELLED, STOPPED };
 
 // backend.Handover.
 enum { HAND_NOTHING, HAND_LAST, HAND_SAVING };
@@ -47,8 +47,8 @@ struct Lane {
         stale = c.word(WORD_SELECT, lane) >> ROWS_STALE & 1;
     }
 
-    // save also says which rows the lane is selected by.
-    __device__ void save(const ClockView &c, int lane, bool accepted, bool inside) const {
+    // save also says which rows the lane is selected by; fresh is of the accepted step.
+    __device__ void save(const ClockView &c, int lane, bool accepted, bool inside, bool fresh) const {
         c.real(REAL_T, lane) = t;
         c.real(REAL_H, lane) = h;
         c.real(REAL_WANT, lane) = want;
@@ -59,7 +59,8 @@ struct Lane {
         c.word(WORD_STOP, lane) = stop;
         const bool running = status == RUNNING;
         c.word(WORD_SELECT, lane) = running << ROWS_RUNNING | (running && stale) << ROWS_STALE |
-                                    accepted << ROWS_ACCEPTED | (accepted && inside) << ROWS_SAVING;
+                                    accepted << ROWS_ACCEPTED | (accepted && inside) << ROWS_SAVING |
+                                    (accepted && fresh) << ROWS_FRESH;
     }
 
     // beside is the time next to t towards an infinity, of those that f can tell apart.
@@ -79,7 +80,7 @@ struct Lane {
             stretch = fmin(stretch, s.max_step * STRETCH_FIXED / want);
         }
         const bool landing = want * stretch >= reach;
-        flags = (flags & FLAG_REJECTED) | (landing ? FLAG_LANDING : 0) | (want > reach ? FLAG_CUT : 0);
+        flags = (flags & (FLAG_REJECTED | FLAG_FRESH)) | (landing ? FLAG_LANDING : 0) | (want > reach ? FLAG_CUT : 0);
         // What t moves by, so that the state belongs to the time to the last bit.
         h = copysign(t + copysign(want, left) - t, left); // -0 too
         until = copysign(INF, left);
@@ -112,7 +113,7 @@ extern "C" __global__ void clock_start(StartArgs a) {
     const ClockView &c = a.clk;
     const int lane = blockIdx.x * blockDim.x + threadIdx.x;
     if (lane >= c.lanes) return;
-    const SpanView &s = *c.span;
+    const SpanView &s = c.span_of(lane);
     for (int i = 0; i < REAL_COUNT; i++) c.real(i, lane) = 0;
     for (int i = 0; i < WIDE_COUNT; i++) c.wide(i, lane) = 0;
     for (int i = 0; i < WORD_COUNT; i++) c.word(i, lane) = 0;
@@ -122,6 +123,7 @@ extern "C" __global__ void clock_start(StartArgs a) {
     Lane l = {};
     l.t = s.t0;
     l.stale = true;
+    l.flags = FLAG_FRESH;
     l.begin(s);
     if (s.t0 == s.stops[s.stop_count - 1]) {
         l.status = DONE;
@@ -129,7 +131,7 @@ extern "C" __global__ void clock_start(StartArgs a) {
         l.want = fabs(s.h0);
         l.aim(s, STRETCH_FIXED);
     }
-    l.save(c, lane, false, false);
+    l.save(c, lane, false, false, false);
 }
 
 // Control is backend.Control.
@@ -188,6 +190,7 @@ static __device__ bool accept(const ClockView &v, int lane, Lane &l, const SpanV
     } else {
         l.t += l.h;
     }
+    v.real(REAL_END, lane) = l.t;
 
     bool inside = false;
     int save = v.word(WORD_SAVE, lane);
@@ -196,6 +199,7 @@ static __device__ bool accept(const ClockView &v, int lane, Lane &l, const SpanV
     v.word(WORD_SAVE, lane) = save;
     l.stale = c.handover == HAND_NOTHING || (c.handover == HAND_SAVING && !inside);
     l.begin(s);
+    l.flags = l.stale ? l.flags | FLAG_FRESH : l.flags & ~FLAG_FRESH;
     if (!c.fixed) {
         propose(v, lane, l, c, ratio);
         l.want = fmax(l.want, smallest_step(c, l.t));
@@ -240,9 +244,11 @@ extern "C" __global__ void clock_advance(AdvanceArgs a) {
         v.word(WORD_SELECT, lane) = 0;
         return;
     }
-    const SpanView &s = *v.span;
+    const SpanView &s = v.span_of(lane);
     const double ratio = v.real(REAL_RATIO, lane);
-    const bool accepted = ratio <= 1 || (c.fixed && !isnan(ratio));
+    const bool accepted = ratio <= 1 || (c.fixed && !isnan(ratio)), fresh = l.flags & FLAG_FRESH;
+    const double stretch = c.fixed ? STRETCH_FIXED : STRETCH_ADAPTIVE;
+    v.real(REAL_STRETCH, lane) = stretch;
     bool inside = false;
     if (accepted)
         inside = accept(v, lane, l, s, c, ratio);
@@ -252,9 +258,46 @@ extern "C" __global__ void clock_advance(AdvanceArgs a) {
         if (c.max_attempts > 0 && v.wide(WIDE_ACCEPTED, lane) + v.wide(WIDE_REJECTED, lane) >= c.max_attempts)
             l.status = TOO_MANY_ATTEMPTS;
         else
-            l.aim(s, c.fixed ? STRETCH_FIXED : STRETCH_ADAPTIVE);
+            l.aim(s, stretch);
     }
-    l.save(v, lane, accepted, inside);
+    l.save(v, lane, accepted, inside, fresh);
+}
+
+struct CutArgs {
+    ClockView clk;
+    const double *times; // NaN for lanes that are not cut
+    const int *status;
+};
+
+// cut ends the accepted steps of lanes early; a thread owns a lane.
+extern "C" __global__ void clock_cut(CutArgs a) {
+    const ClockView &c = a.clk;
+    const int lane = blockIdx.x * blockDim.x + threadIdx.x;
+    if (lane >= c.lanes || !c.selected(lane, ROWS_ACCEPTED) || isnan(a.times[lane])) return;
+    const SpanView &s = c.span_of(lane);
+    const double t = a.times[lane], took = c.real(REAL_TOOK_T, lane), end = c.real(REAL_END, lane);
+    bool inside = c.selected(lane, ROWS_SAVING);
+    const bool fresh = c.selected(lane, ROWS_FRESH);
+    Lane l;
+    l.load(c, lane);
+    if (t != end) {
+        if (l.stop > 0 && end == s.stops[l.stop - 1]) l.stop--;
+        c.word(WORD_HIT, lane) = -1;
+        l.t = c.real(REAL_END, lane) = t;
+        inside = false;
+        int save = c.word(WORD_SAVE_FROM, lane);
+        for (; save < s.save_count && between(took, s.saves[save], t); save++) inside = inside || s.saves[save] != t;
+        c.word(WORD_SAVE, lane) = save;
+        if (l.status == DONE) l.status = RUNNING;
+        l.begin(s);
+    }
+    l.stale = true;
+    l.flags |= FLAG_FRESH;
+    if (a.status[lane] != RUNNING)
+        l.status = a.status[lane];
+    else if (l.status == RUNNING)
+        l.aim(s, c.real(REAL_STRETCH, lane));
+    l.save(c, lane, true, inside, fresh);
 }
 
 template <class T> struct NormsArgs {
@@ -274,9 +317,10 @@ template <class T> struct Norms {
     };
     const NormsArgs<T> &a;
     double d0, d1, d2; // largest over blocks; d2 is not over h0 yet
+    const SpanView *own; // where a tolerance of the lane's own is, or null
 
-    __device__ Norms(const NormsArgs<T> &a) : a(a), d0(0), d1(0), d2(0) {}
-    __device__ void open(const ClockView &, int) {}
+    __device__ Norms(const NormsArgs<T> &a) : a(a), d0(0), d1(0), d2(0), own(nullptr) {}
+    __device__ void open(const ClockView &c, int lane) { own = c.tolerance(lane); }
 
     // square is (x/scale)², with nothing over nothing being nothing.
     static __device__ double square(double x, double scale) {
@@ -286,7 +330,7 @@ template <class T> struct Norms {
 
     __device__ void term(Sum &s, long long e, long long) const {
         const double y = a.y0[e], k0 = a.f0[e], k1 = a.f1 ? a.f1[e] : k0;
-        const double scale = a.abs + a.rel * fabs(y);
+        const double scale = (own ? own->abs : a.abs) + (own ? own->rel : a.rel) * fabs(y);
         s.s0 += square(y, scale);
         s.s1 += square(k0, scale);
         s.s2 += square(k1 - k0, scale);
@@ -331,7 +375,8 @@ extern "C" __global__ void clock_propose(ProposeArgs a) {
     const ClockView &c = a.clk;
     const int lane = blockIdx.x * blockDim.x + threadIdx.x;
     if (lane >= c.lanes || !c.selected(lane, ROWS_RUNNING)) return;
-    const SpanView &s = *c.span;
+    const SpanView &s = c.span_of(lane);
+    if (c.own() && s.h0 != 0) return;
     Lane l;
     l.load(c, lane);
     const double length = fabs(s.stops[s.stop_count - 1] - l.t);
@@ -349,7 +394,7 @@ extern "C" __global__ void clock_propose(ProposeArgs a) {
     l.stale = false; // f0 is the first stage
     l.aim(s, STRETCH_ADAPTIVE);
     const int select = c.word(WORD_SELECT, lane);
-    l.save(c, lane, select >> ROWS_ACCEPTED & 1, select >> ROWS_SAVING & 1);
+    l.save(c, lane, select >> ROWS_ACCEPTED & 1, select >> ROWS_SAVING & 1, select >> ROWS_FRESH & 1);
 }
 
 // Progress is backend.Progress, and the number of steps on the longest lane of a
@@ -378,8 +423,6 @@ struct PollArgs {
 
 extern "C" __global__ void __launch_bounds__(BLOCK) clock_poll(PollArgs a) {
     const ClockView &c = a.clk;
-    const SpanView &s = *c.span;
-    const double end = s.stop_count > 0 ? s.stops[s.stop_count - 1] : s.t0;
     Progress p = {};
     p.lane = -1;
     for (int i = 0; i < POLL_LANES; i += BLOCK) {
@@ -390,9 +433,10 @@ extern "C" __global__ void __launch_bounds__(BLOCK) clock_poll(PollArgs a) {
         if (status == RUNNING) {
             one.running = 1;
             one.t = c.real(REAL_T, lane);
-            one.left = fabs(end - one.t);
+            const SpanView &s = c.span_of((int)lane);
+            one.left = fabs(s.stops[s.stop_count - 1] - one.t);
             one.lane = lane;
-        } else if (status != DONE) {
+        } else if (status != DONE && status != STOPPED) {
             one.failed = 1;
         }
         p.add(one);

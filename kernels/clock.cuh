@@ -7,7 +7,7 @@
 #pragma once
 
 // Rows selects rows by the state of their lane: backend.Rows.
-enum Rows { ROWS_RUNNING, ROWS_STALE, ROWS_ACCEPTED, ROWS_SAVING };
+enum Rows { ROWS_RUNNING, ROWS_STALE, ROWS_ACCEPTED, ROWS_SAVING, ROWS_FRESH };
 
 // The arrays of doubles. The first eight are pairs: the step being attempted, and
 // after it the same of the step that the last Advance accepted.
@@ -21,6 +21,8 @@ enum Real {
     REAL_HISTORY0, REAL_HISTORY1, // ratios of the last accepted steps, the latest first
     REAL_SMALLEST, REAL_LAST,    // smallest |h| and last h accepted
     REAL_D0, REAL_D1, REAL_D2,   // norms behind the first step
+    REAL_END,                    // of the step that the last Advance accepted
+    REAL_STRETCH,                // see aim in clock.cu
     REAL_COUNT
 };
 
@@ -41,6 +43,7 @@ enum {
     FLAG_LANDING = 1,  // the step ends on the next stop
     FLAG_CUT = 2,      // it is shorter than want for it
     FLAG_REJECTED = 4, // the attempt before this one was
+    FLAG_FRESH = 8,    // the first stage has to be, or was, evaluated for this step
 };
 
 // SpanView is backend.Span on the device.
@@ -52,6 +55,9 @@ struct SpanView {
     int stop_count, save_count;
     int jump0;  // f jumps at t0
     int single; // f sees its time as a float
+    const SpanView *own; // of every lane, null where they share this one
+    double rel, abs;     // in place of a norm's tolerance, unless both are 0
+    long long row;       // of tables, where lanes have their own
 };
 
 struct ClockView {
@@ -68,6 +74,16 @@ struct ClockView {
     // lane_of is the lane of a row.
     __device__ int lane_of(long long row) const { return lanes == 1 ? 0 : (int)row; }
 
+    // own reports whether every lane has a span of its own, and span_of is its span.
+    __device__ bool own() const { return span->own; }
+    __device__ const SpanView &span_of(int lane) const { return span->own ? span->own[lane] : *span; }
+
+    // tolerance is where a lane's own begins, or null.
+    __device__ const SpanView *tolerance(int lane) const {
+        const SpanView &s = span_of(lane);
+        return s.rel != 0 || s.abs != 0 ? &s : nullptr;
+    }
+
     // selected reports whether rows selects the lane.
     __device__ bool selected(int lane, int rows) const { return word(WORD_SELECT, lane) >> rows & 1; }
 
@@ -81,6 +97,7 @@ struct ClockView {
         const double h = real(REAL_H + took, lane);
         const double t = __dadd_rn(real(REAL_T + took, lane), __dmul_rn(c, h));
         const double from = real(REAL_FROM + took, lane), until = real(REAL_UNTIL + took, lane);
+        if (c == 1 && isfinite(until)) return until;
         // The sign counts for -0 too: before the first step was chosen.
         return signbit(h) ? fmax(fmin(t, from), until) : fmin(fmax(t, from), until);
     }
@@ -95,7 +112,8 @@ struct ClockView {
         const int running = 1 << ROWS_RUNNING, bit = 1 << ROWS_STALE;
         int &select = word(WORD_SELECT, lane);
         select = stale && (select & running) ? select | bit : select & ~bit;
+        if (stale) word(WORD_FLAGS, lane) |= FLAG_FRESH;
     }
 };
 static_assert(sizeof(ClockView) == 40, "gpu/clock.go passes its fields one by one");
-static_assert(sizeof(SpanView) == 72, "gpu/clock.go writes it");
+static_assert(sizeof(SpanView) == 104, "gpu/clock.go writes it");

@@ -1,33 +1,49 @@
 // The tape: the accepted steps of a solve, in device memory.
 //
 // Step i of every lane lies in chunk i/per, whose memory is
-//   double t[per][lanes], h[per][lanes]; T data[per][keep][rows][cols]
-// with data at a multiple of 256 bytes. Lanes advance independently, so the chunk of
-// a lane's next step is found from its count.
+//   double reals[5][per][lanes]; int words[5][per][lanes]; T data[per][keep][rows][cols]
+// with data at a multiple of 256 bytes: of each step t, h, its end, and the first and
+// the last instant at which f is evaluated; the number of the attempt, the outputs in
+// it, the stop it ended on, and which rows it selects. Lanes advance independently, so
+// the chunk of a lane's next step is found from its count.
 //
 // push: data[count] = the kept Vecs, [rows][cols] each; a thread owns V elements.
-// count: t, h and the counts; a thread owns a lane.
+// count: the reals, the words and the counts; a thread owns a lane.
 // set: *address = value, one thread: a new chunk, without a copy that the host waits for.
 // gather: copies steps, listed as pairs (lane, step), to [listed][keep][cols], and
 //   their t and h to [listed][2]; a thread owns an element. For many lanes.
+// rewind, back: put the clock behind an attempt, and back to one; a thread owns a lane.
+// restore: the kept Vecs of the step that back went to; a thread owns V elements.
+// interpolate: y0 + h·Σ_j k_j·Σ_m p_jm·x^(m+1) of the step that the instant lies in; a
+//   thread owns an element.
 //
-// Reference: Push and ReadTape in cpu/clock.go.
+// Reference: Push, ReadTape, Rewind and Back in cpu/tape.go, Interpolate in cpu/reverse.go.
 #include "flat.cuh"
 
 const int KEEP = 40; // Vecs of a step, at most
 
+// What a tape has of a step beside the kept Vecs.
+enum { STEP_T, STEP_H, STEP_END, STEP_FROM, STEP_UNTIL, STEP_REALS };
+static __constant__ int took[] = {REAL_TOOK_T, REAL_TOOK_H, REAL_END, REAL_TOOK_FROM, REAL_TOOK_UNTIL};
+enum { STEP_ATTEMPT, STEP_SAVE_FROM, STEP_SAVE, STEP_HIT, STEP_SELECT, STEP_WORDS };
+
 // TapeView stays the same while the tape grows: what changes is behind chunks.
 struct TapeView {
     char *const *const *chunks;
-    int *counts;  // steps on each lane
+    int *counts;  // steps on each lane, then those of them that back has not reached
     int *longest; // the largest of them
     long long data; // bytes from a chunk's start to its data
     int per, keep, lanes, unused;
 
     __device__ char *chunk(int step) const { return (*chunks)[step / per]; }
-    __device__ double *times(int step, int lane) const {
-        return (double *)chunk(step) + (long long)(step % per) * lanes + lane;
+    __device__ double &real(int which, int step, int lane) const {
+        return ((double *)chunk(step))[((long long)which * per + step % per) * lanes + lane];
     }
+    __device__ int &word(int which, int step, int lane) const {
+        int *words = (int *)(chunk(step) + 8ll * STEP_REALS * per * lanes);
+        return words[((long long)which * per + step % per) * lanes + lane];
+    }
+    __device__ int &left(int lane) const { return counts[lanes + lane]; }
     template <class T> __device__ T *vec(int step, int m, long long total) const {
         return (T *)(chunk(step) + data) + ((long long)(step % per) * keep + m) * total;
     }
@@ -58,9 +74,16 @@ extern "C" __global__ void __launch_bounds__(BLOCK) tape_count(CountArgs a) {
     const int lane = blockIdx.x * BLOCK + threadIdx.x;
     if (lane >= a.clk.lanes || !a.clk.selected(lane, ROWS_ACCEPTED)) return;
     const int step = a.tape.counts[lane];
-    double *t = a.tape.times(step, lane);
-    t[0] = a.clk.real(REAL_TOOK_T, lane);
-    t[(long long)a.tape.per * a.tape.lanes] = a.clk.real(REAL_TOOK_H, lane);
+    const long long stride = (long long)a.tape.per * a.tape.lanes;
+    double *real = &a.tape.real(0, step, lane);
+#pragma unroll 1
+    for (int i = STEP_T; i <= STEP_UNTIL; i++) real[i * stride] = a.clk.real(took[i], lane);
+    int *word = &a.tape.word(0, step, lane);
+    word[STEP_ATTEMPT * stride] = (int)(a.clk.wide(WIDE_ACCEPTED, lane) + a.clk.wide(WIDE_REJECTED, lane));
+    word[STEP_SAVE_FROM * stride] = a.clk.word(WORD_SAVE_FROM, lane);
+    word[STEP_SAVE * stride] = a.clk.word(WORD_SAVE, lane);
+    word[STEP_HIT * stride] = a.clk.word(WORD_HIT, lane);
+    word[STEP_SELECT * stride] = a.clk.word(WORD_SELECT, lane) & ~3;
     a.tape.counts[lane] = step + 1;
     if (step + 1 > *(volatile int *)a.tape.longest) atomicMax(a.tape.longest, step + 1);
 }
@@ -93,13 +116,104 @@ template <class T> static __device__ void gather(const GatherArgs<T> &a) {
         a.dst[at * size + e] = a.tape.template vec<T>(step, (int)(e / a.n), a.total)[lane * a.n + e % a.n];
         return;
     }
-    const double *t = a.tape.times(step, lane);
-    a.times[2 * at] = t[0];
-    a.times[2 * at + 1] = t[(long long)a.tape.per * a.tape.lanes];
+    a.times[2 * at] = a.tape.real(STEP_T, step, lane);
+    a.times[2 * at + 1] = a.tape.real(STEP_H, step, lane);
+}
+
+struct RewindArgs {
+    ClockView clk;
+    TapeView tape;
+    const int *skip; // 1 for lanes that are left out, or null
+    int attempt, unused;
+};
+
+extern "C" __global__ void __launch_bounds__(BLOCK) tape_rewind(RewindArgs a) {
+    const int lane = blockIdx.x * BLOCK + threadIdx.x;
+    if (lane >= a.clk.lanes) return;
+    int left = a.skip && a.skip[lane] ? 0 : a.tape.counts[lane];
+    while (left > 0 && a.tape.word(STEP_ATTEMPT, left - 1, lane) > a.attempt) left--;
+    a.tape.left(lane) = left;
+    a.clk.word(WORD_SELECT, lane) &= 1 << ROWS_RUNNING | 1 << ROWS_STALE;
+    a.clk.word(WORD_HIT, lane) = -1;
+}
+
+extern "C" __global__ void __launch_bounds__(BLOCK) tape_back(RewindArgs a) {
+    const int lane = blockIdx.x * BLOCK + threadIdx.x;
+    if (lane >= a.clk.lanes) return;
+    const int step = a.tape.left(lane) - 1;
+    int select = a.clk.word(WORD_SELECT, lane) & (1 << ROWS_RUNNING | 1 << ROWS_STALE), hit = -1;
+    if (step >= 0 && a.tape.word(STEP_ATTEMPT, step, lane) == a.attempt) {
+        a.tape.left(lane) = step;
+        select |= a.tape.word(STEP_SELECT, step, lane);
+        hit = a.tape.word(STEP_HIT, step, lane);
+        a.clk.real(REAL_TOOK_T, lane) = a.tape.real(STEP_T, step, lane);
+        a.clk.real(REAL_TOOK_H, lane) = a.tape.real(STEP_H, step, lane);
+        a.clk.real(REAL_END, lane) = a.tape.real(STEP_END, step, lane);
+        a.clk.real(REAL_TOOK_FROM, lane) = a.tape.real(STEP_FROM, step, lane);
+        a.clk.real(REAL_TOOK_UNTIL, lane) = a.tape.real(STEP_UNTIL, step, lane);
+        a.clk.word(WORD_SAVE_FROM, lane) = a.tape.word(STEP_SAVE_FROM, step, lane);
+        a.clk.word(WORD_SAVE, lane) = a.tape.word(STEP_SAVE, step, lane);
+    }
+    a.clk.word(WORD_SELECT, lane) = select;
+    a.clk.word(WORD_HIT, lane) = hit;
+}
+
+// restore: the other direction of push, with dst in place of src.
+template <int V, class T> static __device__ void restore(const PushArgs<T> &a) {
+    const long long e = a.x.mine(V);
+    if (e < 0) return;
+    const int lane = a.x.lane(a.clk, e);
+    if (!a.clk.selected(lane, ROWS_ACCEPTED)) return;
+    const T *src = a.tape.template vec<T>(a.tape.left(lane), 0, a.x.total);
+    for (int m = 0; m < a.tape.keep; m++) store<V>((T *)a.src[m], e, load<V>(src + m * a.x.total, e));
+}
+
+const int TAPE_TERMS = 320; // stages times powers of an interpolant
+
+template <class T> struct InterpolateArgs {
+    ClockView clk;
+    TapeView tape;
+    Flat x;
+    T *dst;
+    double c; // of the instant
+    int rows, stages, powers, unused;
+    double dense[TAPE_TERMS]; // [stages][powers]
+};
+
+template <class T> static __device__ void interpolate(const InterpolateArgs<T> &a) {
+    const long long e = a.x.mine(1);
+    if (e < 0) return;
+    const int lane = a.x.lane(a.clk, e), count = a.tape.counts[lane];
+    if (count == 0 || !a.clk.selected(lane, a.rows)) return;
+    const double now = a.clk.instant(lane, a.rows, a.c);
+    const double sign = a.tape.real(STEP_H, 0, lane) < 0 ? -1 : 1;
+    // The first step that ends at or after now.
+    int step = 0, last = count - 1;
+    while (step < last) {
+        const int mid = (step + last) / 2;
+        if (sign * (a.tape.real(STEP_END, mid, lane) - now) >= 0) last = mid;
+        else step = mid + 1;
+    }
+    const double h = a.tape.real(STEP_H, step, lane), end = a.tape.real(STEP_END, step, lane);
+    const double x = (now - a.tape.real(STEP_T, step, lane)) / h;
+    const T *kept = a.tape.template vec<T>(step, 0, a.x.total);
+    if (now == end || x >= 1) {
+        a.dst[e] = kept[a.x.total + e];
+        return;
+    }
+    T sum = kept[e];
+    for (int s = 0; s < a.stages; s++) {
+        const double *p = a.dense + s * a.powers;
+        double w = 0;
+        for (int m = a.powers - 1; m >= 0; m--) w = (w + p[m]) * fmax(x, 0.0);
+        if (w != 0) sum = fma((T)(h * w), kept[(2 + s) * a.x.total + e], sum);
+    }
+    a.dst[e] = sum;
 }
 
 #define TAPE(S, T, V)                                                                                             \
-    extern "C" __global__ void __launch_bounds__(BLOCK) tape_push##S(PushArgs<T> a) { push<V>(a); }
+    extern "C" __global__ void __launch_bounds__(BLOCK) tape_push##S(PushArgs<T> a) { push<V>(a); }               \
+    extern "C" __global__ void __launch_bounds__(BLOCK) tape_restore##S(PushArgs<T> a) { restore<V>(a); }
 TAPE(_f32, float, 4)
 TAPE(_f64, double, 2)
 TAPE(_1_f32, float, 1)
@@ -107,3 +221,6 @@ TAPE(_1_f64, double, 1)
 
 extern "C" __global__ void __launch_bounds__(BLOCK) tape_gather_f32(GatherArgs<float> a) { gather(a); }
 extern "C" __global__ void __launch_bounds__(BLOCK) tape_gather_f64(GatherArgs<double> a) { gather(a); }
+
+extern "C" __global__ void __launch_bounds__(BLOCK) tape_interpolate_f32(InterpolateArgs<float> a) { interpolate(a); }
+extern "C" __global__ void __launch_bounds__(BLOCK) tape_interpolate_f64(InterpolateArgs<double> a) { interpolate(a); }

@@ -95,9 +95,30 @@ func (p *Problem[T]) Empty() bool { return p.g.empty() }
 // Shape tells loops apart: one fits every problem of its shape.
 func (p *Problem[T]) Shape() any { return p.g.shape(step.KeepNothing) }
 
-// NewLoop allocates a loop that keeps what keep says. The caller frees it.
-func (p *Problem[T]) NewLoop(keep step.Keep) (*step.Loop[T], error) {
-	return p.d.s.newLoop(p.g.shape(keep))
+// NewLoop allocates a loop that keeps what keep says. with, if not nil, changes what it
+// is made of; z is the first block of its state. The caller frees it.
+func (p *Problem[T]) NewLoop(keep step.Keep, with func(*step.Config[T])) (*step.Loop[T], error) {
+	return p.d.s.newLoop(p.g.shape(keep), with)
+}
+
+// Fetch copies outputs after the first from a loop's table to dst, laid out as sol.Y.
+func (d *Device[T]) Fetch(sol *Solution[T], dst []T, table backend.Vec[T]) error {
+	if sol.Samples == nil {
+		return d.Backend.Download(dst[sol.Batch*sol.Dim:], table)
+	}
+	blocks, rows, cols := table.Shape()
+	all := make([]T, blocks*rows*cols)
+	if err := d.Backend.Download(all, table); err != nil {
+		return err
+	}
+	for b, x := range sol.Samples {
+		n := saved(x.Times) * sol.Dim
+		if n > 0 {
+			copy(dst[(sol.first[b]+1)*sol.Dim:], all[:n])
+		}
+		all = all[n:]
+	}
+	return nil
 }
 
 // Spans are what the loop is started with.
@@ -116,8 +137,8 @@ func (d *Device[T]) Shape(batch int, ts []float64) any {
 
 // NewLoop allocates a loop for solves of a batch on the device, with the outputs of
 // ts after the first.
-func (d *Device[T]) NewLoop(batch int, ts []float64, keep step.Keep) (*step.Loop[T], error) {
-	return d.s.newLoop(shape{batch: batch, saves: len(ts) - 1, keep: keep})
+func (d *Device[T]) NewLoop(batch int, ts []float64, keep step.Keep, with func(*step.Config[T])) (*step.Loop[T], error) {
+	return d.s.newLoop(shape{batch: batch, saves: len(ts) - 1, keep: keep}, with)
 }
 
 // Version is that of the solver's parameters now; see [Solution.Version].

@@ -67,26 +67,6 @@ func (s *Solver[T]) newSolution(g grid, z0 []T) *Solution[T] {
 	return sol
 }
 
-// fetch copies the outputs after the first from the device.
-func (s *Solution[T]) fetch(dev backend.Backend[T], table backend.Vec[T]) error {
-	if s.Samples == nil {
-		return dev.Download(s.Y[s.Batch*s.Dim:], table)
-	}
-	blocks, rows, cols := table.Shape()
-	all := make([]T, blocks*rows*cols)
-	if err := dev.Download(all, table); err != nil {
-		return err
-	}
-	for b, x := range s.Samples {
-		n := saved(x.Times) * s.Dim
-		if n > 0 {
-			copy(s.Y[(s.first[b]+1)*s.Dim:], all[:n])
-		}
-		all = all[n:]
-	}
-	return nil
-}
-
 // Stats counts the work on one sample; under joint stepping, on the batch.
 type Stats struct {
 	Evaluations        int64   // of f
@@ -135,6 +115,12 @@ func (s *Solution[T]) Row(i, b int) int {
 		return s.first[b] + i
 	}
 	return i*s.Batch + b
+}
+
+// Reached reports whether sample b got to the i-th of its times.
+func (s *Solution[T]) Reached(i, b int) bool {
+	ts := s.SampleTimes(b)
+	return math.Abs(ts[i]-ts[0]) <= math.Abs(s.Stats[b].T-ts[0])
 }
 
 // Final is the batch at the last time, row-major [B, D]: each sample's own last time,

@@ -232,12 +232,12 @@ func (d *Device[T]) run(ctx context.Context, loop *step.Loop[T], z0 []T, g grid,
 		}
 		return sol, nil
 	}
-	s.dev.Upload(loop.Y.Vec, z0)
+	s.dev.Upload(loop.Y.Of[0], z0)
 	if err := drive(g.spans(&s.set)); err != nil {
 		return nil, fmt.Errorf("solver: %w", err)
 	}
 	if loop.Table != nil {
-		if err := sol.fetch(s.dev, loop.Table); err != nil {
+		if err := d.Fetch(sol, sol.Y, loop.Table); err != nil {
 			return nil, fmt.Errorf("solver: %w", err)
 		}
 	}
@@ -257,7 +257,7 @@ func (s *Solver[T]) loopFor(want shape) (*step.Loop[T], error) {
 		return s.loop, nil
 	}
 	s.freeLoop()
-	loop, err := s.newLoop(want)
+	loop, err := s.newLoop(want, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -265,18 +265,23 @@ func (s *Solver[T]) loopFor(want shape) (*step.Loop[T], error) {
 	return loop, nil
 }
 
-func (s *Solver[T]) newLoop(want shape) (*step.Loop[T], error) {
+// newLoop allocates a loop; with, if not nil, changes what it is made of.
+func (s *Solver[T]) newLoop(want shape, with func(*step.Config[T])) (*step.Loop[T], error) {
 	var hook step.Hook[T]
 	if len(s.events) > 0 {
 		hook = newLocator(s.events)
 	}
-	loop, err := step.New(step.Config[T]{
+	cfg := step.Config[T]{
 		Hook: hook, Backend: s.dev, Tableau: s.set.Tableau, System: step.Forward[T]{Field: s.field},
 		Tol:     s.set.Tolerance(),
 		Control: s.set.Control(),
 		Lanes:   s.set.Stepping.Lanes(want.batch), Blocks: 1, Rows: want.batch, Cols: s.dim,
 		Saves: want.saves, Ragged: want.ragged, Keep: want.keep, Poll: s.set.Progress,
-	})
+	}
+	if with != nil {
+		with(&cfg)
+	}
+	loop, err := step.New(cfg)
 	if err != nil {
 		return nil, fmt.Errorf("solver: a batch of %d with %d outputs: %w", want.batch, want.saves, err)
 	}
@@ -295,7 +300,8 @@ func (s Stepping) Lanes(batch int) int {
 func (s *Solver[T]) finish(ctx context.Context, sol *Solution[T], lanes []backend.Lane) error {
 	for b := range sol.Status {
 		l := &lanes[min(b, len(lanes)-1)]
-		if j := blank(sol, b, l.T); j >= 0 && l.Status == Done {
+		sol.Stats[b] = StatsOf(*l)
+		if j := blank(sol, b); j >= 0 && l.Status == Done {
 			l.Status, l.Row, l.Col = NotFinite, b, j
 		}
 	}
@@ -304,7 +310,7 @@ func (s *Solver[T]) finish(ctx context.Context, sol *Solution[T], lanes []backen
 		if l.Status == backend.StatusRunning {
 			l.Status = Cancelled
 		}
-		sol.Status[b], sol.Stats[b] = l.Status, StatsOf(l)
+		sol.Status[b] = l.Status
 	}
 	return Failed(lanes, sol.Batch, context.Cause(ctx))
 }
@@ -313,11 +319,10 @@ func (s *Solver[T]) finish(ctx context.Context, sol *Solution[T], lanes []backen
 // finite in the others: a state is checked before its step is accepted, but f at the
 // end of the last step, which an interpolant may need, can overflow after that. It
 // returns the first such component, or -1.
-func blank[T backend.Float](sol *Solution[T], b int, t float64) (bad int) {
+func blank[T backend.Float](sol *Solution[T], b int) (bad int) {
 	bad = -1
-	times := sol.SampleTimes(b)
-	for i, ti := range times {
-		reached := math.Abs(ti-times[0]) <= math.Abs(t-times[0])
+	for i := range sol.SampleTimes(b) {
+		reached := sol.Reached(i, b)
 		for j, v := range sol.Sample(i, b) {
 			if reached && v-v == 0 {
 				continue

@@ -58,6 +58,8 @@ type Config[T backend.Float] struct {
 	Ragged                    bool                   // lanes have spans of their own, and Saves outputs together
 	Keep                      Keep                   // what a tape keeps of every step
 	Hook                      Hook[T]                // looks at every accepted step, or nil
+	FirstBlock                bool                   // the first block of the state alone enters norms, and chooses steps
+	Scheme                    Scheme[T]              // makes the step in the tableau's place, or nil
 	ErrorParts                []backend.Part[T]      // beside the state, in the error norm
 	Poll                      func(backend.Progress) // called after each poll, may be nil
 }
@@ -67,10 +69,19 @@ type Keep uint8
 
 const (
 	KeepNothing Keep = iota // there is no tape
+	KeepTimes               // t and h alone
 	KeepStates              // y
 	KeepStages              // y and all stages; those for interpolation where an output needed them
 	KeepDense               // y, y' and all stages that the interpolant takes
 )
+
+// Scheme is a step of another kind, made of the tableau's. It takes no outputs inside
+// a step.
+type Scheme[T backend.Float] interface {
+	// Step enqueues what sets l.Trial to the state at the end of the attempt from l.Y at
+	// its start, and the stages that the error is estimated from.
+	Step(l *Loop[T])
+}
 
 // Hook works on the host between the verbs of an attempt.
 type Hook[T backend.Float] interface {
@@ -98,7 +109,9 @@ type Loop[T backend.Float] struct {
 	Trial Block[T]   // the state at the end of the attempt
 	K     []Block[T] // stages, those for interpolation last
 	Table backend.Vec[T]
-	Tape  backend.Tape[T]
+	// Tables are the outputs of every block of the state; Table is the first's.
+	Tables []backend.Vec[T]
+	Tape   backend.Tape[T]
 	// Attempts is the number of attempted steps since Start: of those enqueued, which
 	// may be more than any lane made.
 	Attempts int
@@ -106,12 +119,14 @@ type Loop[T backend.Float] struct {
 	stages   int
 
 	k         []backend.Vec[T]
+	kOf       [][]backend.Vec[T] // of every block
 	work      Block[T]
 	extraRows backend.Rows
 	parts     []backend.Part[T]
 	onAccept  []backend.Move[T]
 	onSaving  []backend.Move[T]
 	e, e2     []float64
+	dense     [][]float64 // for outputs
 	keep      []backend.Vec[T]
 	owned     []backend.Vec[T]
 	err       error // of the hook
@@ -130,13 +145,21 @@ func New[T backend.Float](c Config[T]) (*Loop[T], error) {
 	}
 	l.recorder, _ = c.Backend.(backend.Recorder)
 	tab := c.Tableau
+	l.kOf = make([][]backend.Vec[T], c.Blocks)
 	for _, b := range l.K {
 		l.k = append(l.k, b.Vec)
+		for i, v := range b.Of {
+			l.kOf[i] = append(l.kOf[i], v)
+		}
 	}
 	if !c.Control.Fixed {
 		l.e, l.e2 = tab.E, tab.E2
 	}
-	l.parts = append([]backend.Part[T]{{Y0: l.Y.Vec, Y1: l.Trial.Vec, K: l.k}}, c.ErrorParts...)
+	part := backend.Part[T]{Y0: l.normed(l.Y), Y1: l.normed(l.Trial), K: l.k}
+	if c.FirstBlock {
+		part.K = l.kOf[0]
+	}
+	l.parts = append([]backend.Part[T]{part}, c.ErrorParts...)
 	l.onAccept = []backend.Move[T]{{Dst: l.Y.Vec, Src: l.Trial.Vec}}
 
 	l.Control.Order = tab.ErrorExponent()
@@ -147,6 +170,8 @@ func New[T backend.Float](c Config[T]) (*Loop[T], error) {
 		l.extraRows = backend.Accepted
 	}
 	switch {
+	case c.Scheme != nil:
+		l.Control.Handover = backend.HandNothing
 	case tab.FSAL:
 		l.Control.Handover = backend.HandLast
 		l.onAccept = append(l.onAccept, backend.Move[T]{Dst: first, Src: l.k[l.stages-1]})
@@ -191,7 +216,7 @@ func (l *Loop[T]) allocate() (err error) {
 	}
 	l.Y, l.Trial = block(), block()
 	n := l.stages
-	if l.Saves > 0 || l.Keep == KeepDense || l.Hook != nil {
+	if l.Scheme == nil && (l.Saves > 0 || l.Keep == KeepDense || l.Hook != nil) {
 		n += len(l.Tableau.Dense.ExtraC)
 	}
 	for i := 0; i < n; i++ {
@@ -208,12 +233,27 @@ func (l *Loop[T]) allocate() (err error) {
 		if l.Ragged && l.Lanes > 1 {
 			blocks, rows = 1, l.Saves
 		}
-		if l.Table, err = b.NewVec(blocks, rows, l.Cols); err != nil {
-			return err
+		for range l.Blocks {
+			v, err := b.NewVec(blocks, rows, l.Cols)
+			if err != nil {
+				return err
+			}
+			l.owned, l.Tables = append(l.owned, v), append(l.Tables, v)
 		}
-		l.owned = append(l.owned, l.Table)
+		l.Table = l.Tables[0]
+		if l.Scheme == nil {
+			l.dense = l.Tableau.Dense.P
+		}
 	}
 	return nil
+}
+
+// normed is what enters a norm.
+func (l *Loop[T]) normed(b Block[T]) backend.Vec[T] {
+	if l.FirstBlock {
+		return b.Of[0]
+	}
+	return b.Vec
 }
 
 // ExtraRows are those in which the stages for interpolation are evaluated.
@@ -252,14 +292,10 @@ func (l *Loop[T]) at(c float64, rows backend.Rows) backend.At {
 // attempt enqueues one attempted step of every running lane.
 func (l *Loop[T]) attempt() {
 	b, tab := l.Backend, l.Tableau
-	l.System.Stage(0, l.K[0], l.Y, l.at(0, backend.Stale))
-	for i := 1; i < l.stages; i++ {
-		at := l.at(tab.C[i], backend.Running)
-		b.Combine(l.Trial.Vec, l.Y.Vec, at, tab.A[i], l.k)
-		l.System.Stage(i, l.K[i], l.Trial, at)
-	}
-	if !tab.FSAL { // else the last stage was evaluated at the end of the step
-		b.Combine(l.Trial.Vec, l.Y.Vec, l.at(1, backend.Running), tab.B, l.k)
+	if l.Scheme != nil {
+		l.Scheme.Step(l)
+	} else {
+		l.step()
 	}
 	b.ErrorRatio(l.Clock, l.Tol, l.e, l.e2, l.parts)
 	b.Advance(l.Clock, l.Control)
@@ -270,8 +306,8 @@ func (l *Loop[T]) attempt() {
 		l.System.Stage(i, l.K[i], l.work, at)
 	}
 	l.hook(Hook[T].Decided)
-	if l.Saves > 0 {
-		b.Save(l.Clock, tab.Dense.P, l.Y.Vec, l.Trial.Vec, l.k, l.Table)
+	for i, table := range l.Tables {
+		b.Save(l.Clock, l.dense, l.Y.Of[i], l.Trial.Of[i], l.kOf[i], table)
 	}
 	if l.Tape != nil {
 		b.Push(l.Clock, l.Tape, l.keep)
@@ -281,6 +317,20 @@ func (l *Loop[T]) attempt() {
 	b.Commit(l.Clock, backend.Saving, l.onSaving)
 	l.System.Moved()
 	l.hook(Hook[T].Moved)
+}
+
+// step makes the tableau's step.
+func (l *Loop[T]) step() {
+	b, tab := l.Backend, l.Tableau
+	l.System.Stage(0, l.K[0], l.Y, l.at(0, backend.Stale))
+	for i := 1; i < l.stages; i++ {
+		at := l.at(tab.C[i], backend.Running)
+		b.Combine(l.Trial.Vec, l.Y.Vec, at, tab.A[i], l.k)
+		l.System.Stage(i, l.K[i], l.Trial, at)
+	}
+	if !tab.FSAL { // else the last stage was evaluated at the end of the step
+		b.Combine(l.Trial.Vec, l.Y.Vec, l.at(1, backend.Running), tab.B, l.k)
+	}
 }
 
 // hook calls a method of the hook, and keeps its first error.
@@ -294,13 +344,13 @@ func (l *Loop[T]) hook(call func(Hook[T], *Loop[T]) error) {
 func (l *Loop[T]) firstStep() {
 	b := l.Backend
 	l.System.Stage(0, l.K[0], l.Y, l.at(0, backend.Stale))
-	b.ProposeStep(l.Clock, l.Y.Vec, l.K[0].Vec, nil, l.Tableau.Order, l.Tol)
+	b.ProposeStep(l.Clock, l.normed(l.Y), l.normed(l.K[0]), nil, l.Tableau.Order, l.Tol)
 	at := l.at(1, backend.Running)
 	b.Combine(l.Trial.Vec, l.Y.Vec, at, []float64{1}, l.k)
 	// The trial derivative goes where the first attempt will write anyway.
 	trial := l.K[len(l.K)-1]
 	l.System.Stage(1, trial, l.Trial, at)
-	b.ProposeStep(l.Clock, l.Y.Vec, l.K[0].Vec, trial.Vec, l.Tableau.Order, l.Tol)
+	b.ProposeStep(l.Clock, l.normed(l.Y), l.normed(l.K[0]), l.normed(trial), l.Tableau.Order, l.Tol)
 }
 
 // Run solves from the beginning of the span, where Y is the state, to its last stop.
