@@ -12,7 +12,7 @@ CROSS := linux/amd64 darwin/arm64 windows/amd64
 include kernels/kernels.mk gpu/gpu.mk
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test lint cross race bench cover fuzz table-solvers
+.PHONY: help build demo test lint cross race bench cover fuzz table-solvers table-gradients
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -20,8 +20,8 @@ help: ## list the targets
 build: ## compile every package
 	$(GO) build ./...
 
-demo: ## learn the hare-lynx record; writes demo/hare_lynx.png and demo/model.safetensors (BACKEND=cpu)
-	$(GO) run ./demo -backend $(BACKEND)
+demo: ## learn the hare-lynx record; writes demo/hare_lynx.png and demo/model.safetensors (BACKEND=cpu or gpu)
+	$(if $(filter gpu,$(BACKEND)),$(CUDA_ENV)) $(GO) run $(if $(filter gpu,$(BACKEND)),-tags cuda) ./demo -backend $(BACKEND)
 
 test: ## vet and test every package
 	$(GO) vet ./...
@@ -65,3 +65,6 @@ fuzz: ## run every fuzz target for FUZZTIME
 
 table-solvers: ## evaluations and errors of every method at 1e-3, 1e-6, 1e-9
 	$(GO) run ./internal/tables/solvers
+
+table-gradients: ## error and cost of every way to a gradient
+	$(GO) run ./internal/tables/gradients

@@ -3,8 +3,10 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
 	"image/png"
 	"io"
+	"math"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -12,17 +14,19 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/seed-5f5774c8/neuralode/backend"
+	"github.com/seed-5f5774c8/neuralode/gpu"
 	"github.com/seed-5f5774c8/neuralode/mlp"
 )
 
 var lastLine = regexp.MustCompile(`^demo: lotka_volterra_rmse=([0-9.]+) neural_ode_rmse=([0-9.]+) gradient_error=([0-9.e+-]+) seconds=([0-9.]+)$`)
 
 // runDemo returns the numbers of the last line and the directory of the files.
-func runDemo(t *testing.T, e effort) (lv, node, gradient float64, dir string) {
+func runDemo(t *testing.T, device string, e effort) (lv, node, gradient float64, dir string) {
 	t.Helper()
 	var out bytes.Buffer
 	dir = t.TempDir()
-	if err := run(context.Background(), "cpu", dir, e, &out, io.Discard); err != nil {
+	if err := run(context.Background(), device, dir, e, &out, io.Discard); err != nil {
 		t.Fatal(err)
 	}
 	lines := strings.Split(strings.TrimSuffix(out.String(), "\n"), "\n")
@@ -44,7 +48,7 @@ func TestDemo_BeatsLotkaVolterra(t *testing.T) {
 	if testing.Short() {
 		t.Skip("runs the whole demo")
 	}
-	lv, node, gradient, _ := runDemo(t, full)
+	lv, node, gradient, _ := runDemo(t, "cpu", full)
 	// 3.763 is the least squares fit of Lotka-Volterra, reached from every start tried.
 	if lv < 3.762 || lv > 3.764 {
 		t.Errorf("Lotka-Volterra: RMSE %g, want 3.763", lv)
@@ -60,8 +64,8 @@ func TestDemo_BeatsLotkaVolterra(t *testing.T) {
 
 func TestDemo_WritesTheSameFilesAgain(t *testing.T) {
 	short := effort{epochs: 5, iterations: 5}
-	_, _, _, a := runDemo(t, short)
-	_, _, _, b := runDemo(t, short)
+	_, _, _, a := runDemo(t, "cpu", short)
+	_, _, _, b := runDemo(t, "cpu", short)
 	for _, name := range []string{"hare_lynx.png", "model.safetensors"} {
 		x, err := os.ReadFile(filepath.Join(a, name))
 		if err != nil {
@@ -94,8 +98,30 @@ func TestDemo_WritesTheSameFilesAgain(t *testing.T) {
 
 func TestDemo_UnknownBackend(t *testing.T) {
 	err := run(context.Background(), "abacus", t.TempDir(), full, io.Discard, io.Discard)
-	if want := `there is no backend "abacus"; use cpu`; err == nil || err.Error() != want {
+	if want := `there is no backend "abacus"; use cpu, gpu or auto`; err == nil || err.Error() != want {
 		t.Errorf("got %v, want %s", err, want)
+	}
+}
+
+// A short fit on a GPU is that on the CPU, to rounding, and so is what Auto chooses.
+// Without a GPU the demo says what to do, and Auto computes on the CPU.
+func TestDemo_GPU(t *testing.T) {
+	short := effort{epochs: 2, iterations: 2}
+	lv, node, gradient, _ := runDemo(t, "cpu", short)
+	devices := []string{"auto", "gpu"}
+	if _, err := gpu.Devices(); err != nil {
+		devices = devices[:1]
+		err := run(context.Background(), "gpu", t.TempDir(), short, io.Discard, io.Discard)
+		if !errors.Is(err, backend.ErrUnavailable) || !strings.Contains(err.Error(), "use the CPU backend") {
+			t.Errorf("gpu: %v", err)
+		}
+	}
+	for _, device := range devices {
+		l, n, g, _ := runDemo(t, device, short)
+		// The numbers are printed to three digits behind the point, and to two in all.
+		if l != lv || math.Abs(n-node) > 2e-3 || g > 2*gradient {
+			t.Errorf("%s: %v, %v, gradient %v; on the CPU %v, %v, %v", device, l, n, g, lv, node, gradient)
+		}
 	}
 }
 

@@ -29,6 +29,8 @@ const windowYears = 5
 // result is a fitted model. Errors are in thousands of pelts.
 type result struct {
 	model
+	device        string   // that computed
+	remarks       []string // of the solver
 	theta, z0     []float64
 	rmse          float64 // of one solution, over all years
 	evaluations   int64   // of f in that solution
@@ -87,7 +89,7 @@ func fit(ctx context.Context, dev backend.Backend[float64], m model, rec record,
 		gradients: short.Evaluations + long.Evaluations, took: time.Since(start),
 		epochs: course(short.History), steps: course(long.History),
 	}
-	if r.gradientError, err = checkGradient(ctx, dev, m.rhs, whole, rec, x); err != nil {
+	if r.gradientError, err = checkGradient(ctx, m.rhs, whole, rec, x); err != nil {
 		return nil, err
 	}
 	return r, r.follow(ctx, s, rec)
@@ -108,6 +110,7 @@ func (r *result) follow(ctx context.Context, s *solver.Solver[float64], rec reco
 		return err
 	}
 	r.rmse, r.evaluations = rmse(loss), sol.Evaluations()
+	r.device, r.remarks = sol.Backend, sol.Warnings
 
 	const perYear = 20
 	first, last := rec.years[0], rec.years[len(rec.years)-1]

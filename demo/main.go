@@ -21,14 +21,16 @@ import (
 	"github.com/seed-5f5774c8/neuralode/backend"
 	"github.com/seed-5f5774c8/neuralode/cpu"
 	"github.com/seed-5f5774c8/neuralode/field"
+	"github.com/seed-5f5774c8/neuralode/gpu"
 	"github.com/seed-5f5774c8/neuralode/mlp"
+	"github.com/seed-5f5774c8/neuralode/solver"
 )
 
 // full is the effort of a real run.
 var full = effort{epochs: 200, iterations: 500}
 
 func main() {
-	device := flag.String("backend", "cpu", "device that computes: cpu")
+	device := flag.String("backend", "cpu", "what computes the Neural ODE: cpu, gpu, or auto, a GPU if there is one")
 	dir := flag.String("out", "demo", "directory for hare_lynx.png and model.safetensors")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
@@ -43,8 +45,12 @@ func open(name string) (backend.Backend[float64], error) {
 	switch name {
 	case "cpu":
 		return cpu.New[float64](), nil
+	case "gpu":
+		return gpu.Open[float64](gpu.Options{})
+	case "auto":
+		return solver.Auto[float64](), nil
 	}
-	return nil, fmt.Errorf("there is no backend %q; use cpu", name)
+	return nil, fmt.Errorf("there is no backend %q; use cpu, gpu or auto", name)
 }
 
 // lotkaVolterra is du1/dt = p1 u1 - p2 u1 u2, du2/dt = -p3 u2 + p4 u1 u2.
@@ -62,6 +68,8 @@ func run(ctx context.Context, device, dir string, e effort, w, bar io.Writer) er
 		return err
 	}
 	defer dev.Close()
+	host := cpu.New[float64]() // runs the equations, which are written in Go
+	defer host.Close()
 	rec, err := readRecord()
 	if err != nil {
 		return err
@@ -71,10 +79,10 @@ func run(ctx context.Context, device, dir string, e effort, w, bar io.Writer) er
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(w, "Hudson's Bay Company, %.0f to %.0f: hare and lynx, thousands of pelts in %d years; computed on %s\n",
-		rec.years[0], rec.years[len(rec.years)-1], len(rec.years), dev.Name())
+	fmt.Fprintf(w, "Hudson's Bay Company, %.0f to %.0f: hare and lynx, thousands of pelts in %d years\n",
+		rec.years[0], rec.years[len(rec.years)-1], len(rec.years))
 
-	lv, err := fit(ctx, dev, model{"Lotka-Volterra", equations}, rec, e, bar)
+	lv, err := fit(ctx, host, model{"Lotka-Volterra", equations}, rec, e, bar)
 	if err != nil {
 		return err
 	}
@@ -101,11 +109,14 @@ func run(ctx context.Context, device, dir string, e effort, w, bar io.Writer) er
 
 func (r *result) report(w io.Writer) {
 	fmt.Fprintf(w, `
-%s: %d parameters and the initial state fitted
+%s: %d parameters and the initial state fitted on %s
   RMSE            %.3f thousand pelts, one solution from (%.1f, %.1f) through all years
   evaluations     %d gradients for the fit, %d of f in that solution
   wall time       %.2f s for the fit
   gradient check  relative error %.1e against finite differences, all %d components
-`, r.name, len(r.theta), r.rmse, unit*r.z0[0], unit*r.z0[1],
+`, r.name, len(r.theta), r.device, r.rmse, unit*r.z0[0], unit*r.z0[1],
 		r.gradients, r.evaluations, r.took.Seconds(), r.gradientError, len(r.theta)+len(r.z0))
+	for _, remark := range r.remarks {
+		fmt.Fprintf(w, "  remark          %s\n", remark)
+	}
 }

@@ -1,4 +1,5 @@
-# The GPU backend: its tests and its benchmark. Both need cuda.h and a C compiler.
+# The GPU backend: its tests and its benchmark. They, and make demo BACKEND=gpu, need
+# cuda.h and a C compiler.
 # They run on a device, or under a stand-in for the driver that executes the kernels on
 # the CPU: STANDIN is the folder of its libcuda.so.1.
 
@@ -13,8 +14,9 @@ STANDIN_MODES := CUDASIM_ASYNC=lazy,CUDASIM_SEED=1 CUDASIM_ASYNC=lazy,CUDASIM_SE
 .PHONY: test-gpu bench-gpu
 
 test-gpu: ## test the GPU backend; STANDIN=folder of a stand-in for libcuda.so.1, if there is no device
-	$(CUDA_ENV) $(GO) vet -tags cuda ./gpu/... ./bench/gpu
+	$(CUDA_ENV) $(GO) vet -tags cuda ./gpu/... ./bench/gpu ./demo
 	$(CUDA_ENV) $(GO) test -tags cuda -count=1 -timeout 30m ./gpu/...
+	$(CUDA_ENV) $(GO) test -tags cuda -count=1 -run GPU ./demo
 ifneq ($(STANDIN),)
 	@set -e; log=$$(mktemp); trap 'rm -f "$$log"' EXIT; for mode in $(STANDIN_MODES); do \
 		echo "$$mode"; \

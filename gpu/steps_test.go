@@ -440,7 +440,7 @@ func TestArgs_SizesMatchKernels(t *testing.T) {
 		what      string
 		got, want uintptr
 	}{
-		{"ClockView", unsafe.Sizeof(clockView{}), 40}, {"SpanView", unsafe.Sizeof(spanView{}), 72},
+		{"ClockView", unsafe.Sizeof(clockView{}), 40}, {"SpanView", unsafe.Sizeof(spanView{}), 104},
 		{"Progress", unsafe.Sizeof(progress{}), 48}, {"TapeView", unsafe.Sizeof(tapeView{}), 48},
 	} {
 		if c.got != c.want {

@@ -3,7 +3,7 @@
 package driver
 
 /*
-#cgo LDFLAGS: -Wl,--as-needed -ldl -L/usr/lib/x86_64-linux-gnu/stubs -L/usr/local/cuda/lib64/stubs
+#cgo LDFLAGS: -Wl,--as-needed -ldl -L/usr/lib/x86_64-linux-gnu/stubs -L/usr/local/cuda/lib64/stubs -L${SRCDIR}
 #include <stdlib.h>
 #include <cuda.h>
 
