@@ -36,6 +36,14 @@ type Settings struct {
 	// joint stepping.
 	FullNorm bool
 
+	// Coupling is λ of Reversible, above 0 and up to 1; 0 means 0.99. On the way back
+	// rounding errors grow by 1/λ a step from one output time to the one before, 2·10⁴
+	// times in 1000 steps: Gradient.Drift says how far they came. On the way forward what
+	// the two copies of the state differ by is damped by λ, and where the solution
+	// contracts too strongly for that it grows: Gradient.Gap says how far. More output
+	// times help against the first, shorter steps or a smaller λ against the second.
+	Coupling float64
+
 	// NoTimes leaves Gradient.Times nil and saves one evaluation of f for every
 	// output time that has a cotangent.
 	NoTimes bool
@@ -60,8 +68,12 @@ type Gradient[T backend.Float] struct {
 	// HostMemory that on the host's side.
 	Memory, HostMemory int64
 	// Drift is how far the reverse solve's z is from the forward solve's, where
-	// Method is Continuous.
+	// Method is Continuous or Reversible.
 	Drift Drift
+	// Gap is how far the two copies of the state are from each other in the forward
+	// solve, where Method is Reversible: where it is many tolerances, the error of the
+	// solution is too, whatever the steps' own errors are.
+	Gap Drift
 	// Stats count the work after the forward solve, one entry a sample; under joint
 	// stepping all samples share them. An evaluation is one of f or of f with its
 	// products. Accepted and rejected steps are those of the reverse solve.
@@ -104,23 +116,28 @@ func New[T backend.Float](s *solver.Solver[T], set Settings) (*Adjoint[T], error
 				a.set.Method = Discrete
 			}
 		}
-		if a.set.Method > Interpolating {
-			return fmt.Errorf("adjoint: Settings.Method is %d; use Auto, Discrete, Continuous or Interpolating", set.Method)
+		if a.set.Method > Reversible {
+			return fmt.Errorf("adjoint: Settings.Method is %d; use Auto, Discrete, Continuous, Interpolating or Reversible", set.Method)
 		}
 		if !can && a.set.Method != Continuous {
 			return fmt.Errorf("adjoint: method %v on %s: %w; use Continuous", a.set.Method, d.Backend.Name(), backend.ErrUnsupported)
 		}
-		switch discrete := a.set.Method == Discrete; {
-		case discrete && (set.Solver != nil || set.FullNorm):
-			return errors.New("adjoint: Settings.Solver and FullNorm are about a reverse solve, and method Discrete makes none; leave them out, or set Method to Continuous")
+		switch discrete, exact := a.set.Method == Discrete, a.set.Method == Discrete || a.set.Method == Reversible; {
+		case exact && (set.Solver != nil || set.FullNorm):
+			return fmt.Errorf("adjoint: Settings.Solver and FullNorm are about a reverse solve, and method %v makes none; leave them out, or set Method to Continuous", a.set.Method)
+		case set.Coupling != 0 && a.set.Method != Reversible:
+			return fmt.Errorf("adjoint: Settings.Coupling is about Reversible; leave it out for method %v", a.set.Method)
 		case !discrete && (set.Store != 0 || set.Budget != 0 || set.HostBudget != 0):
 			return fmt.Errorf("adjoint: Settings.Store and Budget are about Discrete; leave them out for method %v", a.set.Method)
 		case set.FullNorm && a.set.Method != Continuous:
 			return fmt.Errorf("adjoint: Settings.FullNorm is about Continuous; leave it out for method %v", a.set.Method)
 		}
-		if a.set.Method == Discrete {
+		switch a.set.Method {
+		case Discrete:
 			a.reverse, err = newDiscrete(d, &a.set)
-		} else {
+		case Reversible:
+			a.reverse, err = newReversible(d, &a.set)
+		default:
 			a.reverse, err = newContinuous(d, &a.set)
 		}
 		return err
@@ -177,6 +194,9 @@ func (a *Adjoint[T]) solve(ctx context.Context, z0 []T, ts []float64, samples []
 			return err
 		}
 		sol, err = a.reverse.solve(ctx, d, p)
+		if err != nil && !isFailure(err) {
+			return fmt.Errorf("adjoint: %w", err)
+		}
 		return err
 	})
 	return sol, err

@@ -23,6 +23,7 @@ type checkpoints[T backend.Float] struct {
 	host   int64 // and in the host's memory, for more checkpoints
 
 	base   int64 // bytes of an empty tape
+	tape   int64 // and of the room on it
 	length int   // attempts of a segment
 	slots  int   // checkpoints that there is room for on the device
 	more   int   // and in the host's memory
@@ -142,7 +143,7 @@ func (c *checkpoints[T]) plan(l *step.Loop[T]) error {
 		return err
 	}
 	if c.base+c.size+one > c.budget {
-		return fmt.Errorf("adjoint: Settings.Budget is %d bytes, and one checkpoint with the tape of one step takes %d: give at least that", c.budget, c.base+c.size+one)
+		return fmt.Errorf("Settings.Budget is %d bytes, and one checkpoint with the tape of one step takes %d: give at least that", c.budget, c.base+c.size+one)
 	}
 	budget := c.budget - c.base
 	// Half for each: the number of steps that a given effort reaches is about that of
@@ -166,6 +167,7 @@ func (c *checkpoints[T]) plan(l *step.Loop[T]) error {
 			tape = one
 		}
 	}
+	c.tape = tape
 	c.slots = int(min((budget-tape)/c.size, math.MaxInt32))
 	c.more = int(min(c.host/hostSize(l), math.MaxInt32))
 	return nil
@@ -211,6 +213,11 @@ func (c *checkpoints[T]) segment(ctx context.Context, l *step.Loop[T], q, base i
 	dev.Reset(l.Tape)
 	p, err := l.Continue(ctx, (q+1)*c.length)
 	return p.Running > 0, err
+}
+
+// bytes is what is held of steps on the device.
+func (c *checkpoints[T]) bytes() int64 {
+	return c.base + c.tape + int64(len(c.placed)+len(c.spare)-c.hosted)*c.size
 }
 
 // place makes a checkpoint of where the loop is, unless others are worth more.

@@ -109,6 +109,7 @@ func (d *discrete[T]) gradient(ctx context.Context, dev *solver.Device[T], sol *
 	}
 	g.Memory = d.rec.bytes
 	if c := d.rec.limit; c != nil {
+		g.Memory = c.bytes()
 		g.HostMemory = int64(c.hosted) * hostSize(d.rec.loop)
 	}
 	if err := dev.Backend.Download(g.Z0, m.lambda); err != nil {

@@ -160,20 +160,24 @@ func (m *memory[T]) drift(dev backend.Backend[T], sol *solver.Solution[T], p *pl
 			if i == 0 {
 				reached = m.state[b*dim : (b+1)*dim]
 			}
-			for k, v := range sol.Sample(i, b) {
-				if r.masked {
-					break
-				}
-				diff := math.Abs(float64(reached[k]) - float64(v))
-				ratio := diff / (tol.Abs + tol.Rel*math.Abs(float64(v)))
-				if math.IsNaN(ratio) && diff != 0 {
-					ratio, diff = math.Inf(1), math.Inf(1)
-				}
-				if ratio > d.Ratio {
-					d = Drift{Ratio: ratio, Abs: diff, T: r.times[i], Sample: b, Component: k}
-				}
+			if !r.masked {
+				compare(&d, b, r.times[i], reached, sol.Sample(i, b), tol)
 			}
 		}
 	}
 	return d, nil
+}
+
+// compare makes d the largest of itself and the distance between two states of a sample.
+func compare[T backend.Float](d *Drift, sample int, t float64, reached, forward []T, tol backend.Tolerance) {
+	for k, v := range forward {
+		diff := math.Abs(float64(reached[k]) - float64(v))
+		ratio := diff / (tol.Abs + tol.Rel*math.Abs(float64(v)))
+		if math.IsNaN(ratio) && diff != 0 {
+			ratio, diff = math.Inf(1), math.Inf(1)
+		}
+		if ratio > d.Ratio {
+			*d = Drift{Ratio: ratio, Abs: diff, T: t, Sample: sample, Component: k}
+		}
+	}
 }

@@ -19,9 +19,16 @@ const (
 	// Interpolating solves [a, a_θ] backwards, with z taken from the forward solve's
 	// interpolant, so that z does not drift. Its memory grows with the number of steps.
 	Interpolating
+	// Reversible makes the forward solve's steps reversible, at twice the evaluations,
+	// and goes back over them without keeping any: the exact gradient of the computed
+	// solution, to rounding, in memory that does not grow with the number of fixed
+	// steps; of each chosen step it keeps the time and size. A step ends on every output
+	// time. Solutions come from [Adjoint.Solve], whose steps differ from
+	// [solver.Solver.Solve]'s.
+	Reversible
 )
 
-var methodNames = [...]string{"auto", "discrete", "continuous", "interpolating"}
+var methodNames = [...]string{"auto", "discrete", "continuous", "interpolating", "reversible"}
 
 func (m Method) String() string {
 	if int(m) < len(methodNames) {

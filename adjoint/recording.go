@@ -94,11 +94,13 @@ func (r *recording[T]) have(ctx context.Context, d *solver.Device[T], sol *solve
 		return err
 	}
 	if !slices.Equal(again.Status, sol.Status) || !slices.EqualFunc(again.Y, sol.Y, func(x, y T) bool { return x == y || x != x && y != y }) {
-		return errors.New("the solution cannot be computed again: f is not the same function of its arguments any more, or Solution was changed")
+		return errOther
 	}
 	r.sol = sol
 	return nil
 }
+
+var errOther = errors.New("the solution cannot be computed again: f is not the same function of its arguments any more, or Solution was changed")
 
 // interpolate sets z to the solution at an instant.
 func (r *recording[T]) interpolate(z backend.Vec[T], at backend.At) {

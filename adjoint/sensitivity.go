@@ -17,12 +17,12 @@ import (
 //
 //	dS/dt = (∂f/∂z)·S + (∂f/∂θ)·w,   S(t0) = v
 //
-// is the derivative of z(t) along it (Hairer, Nørsett & Wanner, Solving ODEs I, eqs.
-// I.14.8 and I.14.14), a Jacobian-vector product of the solve. Each direction costs
+// is the derivative of z(t) along it (the variational equation; Hairer, Nørsett & Wanner,
+// Solving ODEs I, section I.14), a Jacobian-vector product of the solve. Each costs
 // about as much as another solve, whatever the number of outputs and losses: it is the
 // way to go for few directions, an [Adjoint] for one loss and many parameters.
 //
-// The directions make the steps of the solve as z does, so that S is the exact
+// S is integrated by the steps that z takes, so that it is the exact
 // derivative of the computed solution with its step sizes held fixed, to rounding, and
 // S at an output inside a step is exact for the interpolant.
 //
@@ -274,7 +274,7 @@ func (t *TangentSolution[T]) finish(m int, v []T) (err error) {
 func (v *Sensitivity[T]) prepare(d *solver.Device[T], p *solver.Problem[T], directions []Tangent[T]) error {
 	var moved strings.Builder
 	for _, dir := range directions {
-		if dir.Theta != nil && len(dir.Theta) > 0 {
+		if len(dir.Theta) > 0 {
 			moved.WriteByte('w')
 		} else {
 			moved.WriteByte('-')

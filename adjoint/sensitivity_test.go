@@ -320,3 +320,33 @@ func TestSensitivity_Memory(t *testing.T) {
 		t.Errorf("%d bytes held before, %d after", before, after)
 	}
 }
+
+// How the solution of dz/dt = -θ·z, z(0) = 1, changes with θ: ∂z/∂θ = -t·exp(-θt).
+func ExampleSensitivity() {
+	dev := cpu.New[float64]()
+	defer dev.Close()
+	s, err := solver.New(dev, field.New(1, []float64{0.5}, decay[float64], decay[field.Dual]), solver.Settings{})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer s.Close()
+	v, err := adjoint.NewSensitivity(s, adjoint.SensitivitySettings{})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer v.Close()
+	tan, err := v.Solve(context.Background(), []float64{1}, []float64{0, 1, 2}, adjoint.ParamTangents[float64](1))
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	for i, t := range tan.Times {
+		fmt.Printf("t = %g: z = %.4f, ∂z/∂θ = %.4f\n", t, tan.Y[i], tan.S[0][i])
+	}
+	// Output:
+	// t = 0: z = 1.0000, ∂z/∂θ = 0.0000
+	// t = 1: z = 0.6065, ∂z/∂θ = -0.6065
+	// t = 2: z = 0.3679, ∂z/∂θ = -0.7358
+}

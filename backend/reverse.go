@@ -25,6 +25,7 @@ type Reverser[T Float] interface {
 	// Back goes back by one attempt, and sets keep in the rows of the lanes whose
 	// step was accepted in it to what Push kept. Lanes that are not on the tape with
 	// this attempt are not selected. It leaves what [Backend.Lanes] reports as it was.
+	// A clock that went back does not go on: set it with CopyClock or Start before that.
 	Back(clk Clock, tape Tape[T], keep []Vec[T])
 	// SaveVJP is the vector-Jacobian product of Save: with c_j block j of cotangents,
 	// n×B×D, and over the outputs in the step of each lane that is [Accepted], it adds

@@ -124,7 +124,7 @@ func (b *Backend[T]) NewVec(blocks, rows, cols int) (backend.Vec[T], error) {
 // allocate makes a slice of as many elements as the product of factors, unless
 // Go refuses a slice of that length. (If the machine has not so much memory the
 // process ends, as with any allocation.)
-func allocate[T backend.Float](factors ...int) (d []T, ok bool) {
+func allocate[E any](factors ...int) (d []E, ok bool) {
 	n := 1
 	for _, f := range factors {
 		if f != 0 && n > math.MaxInt/f {
@@ -133,7 +133,7 @@ func allocate[T backend.Float](factors ...int) (d []T, ok bool) {
 		n *= f
 	}
 	defer func() { ok = recover() == nil }()
-	return make([]T, n), true
+	return make([]E, n), true
 }
 
 // Free releases v.

@@ -4,13 +4,15 @@ import (
 	"fmt"
 
 	"github.com/seed-5f5774c8/neuralode/backend"
+	"github.com/seed-5f5774c8/neuralode/control"
 	"github.com/seed-5f5774c8/neuralode/field"
 	"github.com/seed-5f5774c8/neuralode/mlp"
 )
 
 // kernel is the arithmetic of one kind of right-hand side. Slices are row-major
 // [B, D]; only the rows in r are touched, and results are ADDED to the outputs,
-// so that a sum of right-hand sides is one call after another.
+// so that a sum of right-hand sides is one call after another. Inside of a
+// controlKernel the input z, v and az may be of another width than f.
 type kernel[T backend.Float] interface {
 	eval(dz, z []T, r *rows)
 	vjp(o *vjp[T], r *rows)
@@ -49,9 +51,10 @@ type bound[T backend.Float] struct {
 	// would be garbage after each.
 	back vjp[T]
 	fwd  jvp[T]
+	dot  vjpTangent[T]
 }
 
-// Bind prepares an *mlp.Model, a field.Func or a *field.Sum of these.
+// Bind prepares an *mlp.Model, a field.Func, a *control.Field or a *field.Sum of these.
 func (b *Backend[T]) Bind(sys backend.System[T]) (backend.Field[T], error) {
 	if !b.live() {
 		return nil, b.takeErr()
@@ -89,8 +92,12 @@ func check[T backend.Float](sys backend.System[T]) error {
 			}
 		}
 	case field.Func[T]:
+		if in, out := s.Dim(), outDim(s); in != out {
+			return fmt.Errorf("%T from %d to %d components is no right-hand side by itself; control.New gives it the signal that it reads", s, in, out)
+		}
+	case *control.Field[T]:
 	default:
-		return fmt.Errorf("%T: %w; give an *mlp.Model, a field.Func or a *field.Sum", sys, backend.ErrUnsupported)
+		return fmt.Errorf("%T: %w; give an *mlp.Model, a field.Func, a *control.Field or a *field.Sum", sys, backend.ErrUnsupported)
 	}
 	if got, want := len(sys.Params()), sys.NumParams(); got != want {
 		return fmt.Errorf("%T says that it has %d parameters, but its Params has length %d", sys, want, got)
@@ -114,8 +121,18 @@ func (b *Backend[T]) newKernel(sys backend.System[T], theta []T, mem *memory[T])
 			theta = theta[n:]
 		}
 		return k
+	case *control.Field[T]:
+		return newControlKernel(b, s, theta, mem)
 	}
 	return newFuncKernel(sys.(field.Func[T]), theta)
+}
+
+// outDim is the number of components that f computes.
+func outDim[T backend.Float](f field.Func[T]) int {
+	if m, ok := f.(control.Map[T]); ok {
+		return m.OutDim()
+	}
+	return f.Dim()
 }
 
 func (f *bound[T]) Dim() int               { return f.dim }
@@ -282,6 +299,7 @@ type sumKernel[T backend.Float] struct {
 	// the operands of one part
 	back vjp[T]
 	fwd  jvp[T]
+	dot  vjpTangent[T]
 }
 
 func (k *sumKernel[T]) eval(dz, z []T, r *rows) {
@@ -337,14 +355,20 @@ type funcKernel[T backend.Float] struct {
 	back  field.VJPer[T]
 	fwd   field.JVPer[T]
 	theta []T
+	// numbers of components that it reads and computes
+	in, out int
 	// one row of results before they are added
-	row   []T
-	grad  []T
-	zeros []T
+	dz, az []T
+	grad   []T
+	zeros  []T
 }
 
+// row is row i of x, [B, d].
+func row[T backend.Float](x []T, i, d int) []T { return x[i*d : (i+1)*d : (i+1)*d] }
+
 func newFuncKernel[T backend.Float](f field.Func[T], theta []T) *funcKernel[T] {
-	k := &funcKernel[T]{f: f, theta: theta, row: make([]T, f.Dim()), grad: make([]T, len(theta)), zeros: make([]T, len(theta))}
+	k := &funcKernel[T]{f: f, theta: theta, in: f.Dim(), out: outDim(f), grad: make([]T, len(theta)), zeros: make([]T, len(theta))}
+	k.dz, k.az = make([]T, k.out), make([]T, k.in)
 	k.back, _ = f.(field.VJPer[T])
 	k.fwd, _ = f.(field.JVPer[T])
 	return k
@@ -352,27 +376,26 @@ func newFuncKernel[T backend.Float](f field.Func[T], theta []T) *funcKernel[T] {
 
 func (k *funcKernel[T]) canVJP() error {
 	if ok, has := k.f.(interface{ HasVJP() bool }); k.back == nil || has && !ok.HasVJP() {
-		return fmt.Errorf("cpu: %T has no VJP: %w: implement field.VJPer or write f over field.Number (field.New)", k.f, backend.ErrUnsupported)
+		return fmt.Errorf("cpu: %T has no VJP: %w: implement field.VJPer (Custom.BackF, Func.BackF), or write f over field.Number (field.New, control.NewFunc)", k.f, backend.ErrUnsupported)
 	}
 	return nil
 }
 
 func (k *funcKernel[T]) canJVP() error {
 	if ok, has := k.f.(interface{ HasJVP() bool }); k.fwd == nil || has && !ok.HasJVP() {
-		return fmt.Errorf("cpu: %T has no JVP: %w: implement field.JVPer or write f over field.Number (field.New)", k.f, backend.ErrUnsupported)
+		return fmt.Errorf("cpu: %T has no JVP: %w: implement field.JVPer (Custom.ForwardF, Func.ForwardF), or write f over field.Number (field.New, control.NewFunc)", k.f, backend.ErrUnsupported)
 	}
 	return nil
 }
 
 func (k *funcKernel[T]) bytes() int64 {
-	return int64(len(k.row)+len(k.grad)+len(k.zeros)) * sizeOf[T]()
+	return int64(len(k.dz)+len(k.az)+len(k.grad)+len(k.zeros)) * sizeOf[T]()
 }
 
 func (k *funcKernel[T]) eval(dz, z []T, r *rows) {
-	d := len(k.row)
 	for n, i := range r.index {
-		k.f.Eval(r.t[n], z[i*d:(i+1)*d:(i+1)*d], k.theta, k.row)
-		addTo(dz[i*d:(i+1)*d], 1, k.row)
+		k.f.Eval(r.t[n], row(z, i, k.in), k.theta, k.dz)
+		addTo(row(dz, i, k.out), 1, k.dz)
 	}
 }
 
@@ -383,17 +406,16 @@ func (k *funcKernel[T]) vjp(o *vjp[T], r *rows) {
 	if o.az == nil && o.at == nil && o.g == nil {
 		return
 	}
-	d := len(k.row)
 	for n, i := range r.index {
-		z, a := o.z[i*d:(i+1)*d:(i+1)*d], o.a[i*d:(i+1)*d:(i+1)*d]
+		z, a := row(o.z, i, k.in), row(o.a, i, k.out)
 		var grad []T
 		if o.g != nil {
 			grad = k.grad
 			clear(grad)
 		}
-		at := k.back.VJP(r.t[n], z, k.theta, a, k.row, grad)
+		at := k.back.VJP(r.t[n], z, k.theta, a, k.az, grad)
 		if o.az != nil {
-			addTo(o.az[i*d:(i+1)*d], o.alpha, k.row)
+			addTo(row(o.az, i, k.in), o.alpha, k.az)
 		}
 		if o.at != nil {
 			o.at[i] += T(float64(o.alpha) * at)
@@ -408,13 +430,12 @@ func (k *funcKernel[T]) jvp(o *jvp[T], r *rows) {
 	if o.dz != nil {
 		k.eval(o.dz, o.z, r)
 	}
-	d := len(k.row)
 	w := o.w
 	if w == nil {
 		w = k.zeros
 	}
 	for n, i := range r.index {
-		k.fwd.JVP(r.t[n], o.z[i*d:(i+1)*d:(i+1)*d], k.theta, o.v[i*d:(i+1)*d:(i+1)*d], w, k.row)
-		addTo(o.jv[i*d:(i+1)*d], 1, k.row)
+		k.fwd.JVP(r.t[n], row(o.z, i, k.in), k.theta, row(o.v, i, k.in), w, k.dz)
+		addTo(row(o.jv, i, k.out), 1, k.dz)
 	}
 }

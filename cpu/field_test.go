@@ -241,12 +241,12 @@ func TestFunc_WithoutProducts(t *testing.T) {
 		}
 		f.VJP(r.at(0), backend.VJP[float64]{Z: z, A: z, AZ: out, Alpha: 1})
 		err := r.Sync()
-		if !errors.Is(err, backend.ErrUnsupported) || !strings.Contains(err.Error(), "implement field.VJPer or write f over field.Number") {
+		if !errors.Is(err, backend.ErrUnsupported) || !strings.Contains(err.Error(), "implement field.VJPer (Custom.BackF") {
 			t.Errorf("%s: VJP: %v", name, err)
 		}
 		f.JVP(r.at(0), backend.JVP[float64]{Z: z, V: z, JV: out})
 		err = r.Sync()
-		if !errors.Is(err, backend.ErrUnsupported) || !strings.Contains(err.Error(), "implement field.JVPer or write f over field.Number") {
+		if !errors.Is(err, backend.ErrUnsupported) || !strings.Contains(err.Error(), "implement field.JVPer (Custom.ForwardF") {
 			t.Errorf("%s: JVP: %v", name, err)
 		}
 		if err := r.Sync(); err != nil {
@@ -273,7 +273,7 @@ func TestBind_Errors(t *testing.T) {
 		sys  backend.System[float64]
 		want string
 	}{
-		{nil, "cpu: Bind: <nil>: not supported by this backend; give an *mlp.Model, a field.Func or a *field.Sum"},
+		{nil, "cpu: Bind: <nil>: not supported by this backend; give an *mlp.Model, a field.Func, a *control.Field or a *field.Sum"},
 		{struct{ backend.System[float64] }{}, "not supported by this backend; give an *mlp.Model"},
 		{short, "cpu: Bind: mlp: Theta has length 16, but the Spec has 17 parameters; make the model with New or Load"},
 		{&mlp.Model[float64]{}, "cpu: Bind: mlp: Spec.Widths has length 0"},

@@ -31,8 +31,9 @@ type mlpKernel[T backend.Float] struct {
 	t     []T   // time of each row of the tile
 	delta []T   // cotangent or tangent of the current layer's output
 	next  []T
-	scale []T // delta times the row's weight
-	wDotT []T // tangent of a layer's weight, transposed
+	scale []T             // delta times the row's weight
+	wDotT []T             // tangent of a layer's weight, transposed
+	dot   *mlpTangents[T] // made where second derivatives are asked for
 }
 
 func newMLPKernel[T backend.Float](bl *blas[T], m *mlp.Model[T], theta []T, mem *memory[T]) *mlpKernel[T] {
@@ -59,7 +60,7 @@ func (k *mlpKernel[T]) canVJP() error { return nil }
 func (k *mlpKernel[T]) canJVP() error { return nil }
 
 func (k *mlpKernel[T]) bytes() int64 {
-	n := len(k.t) + len(k.delta) + len(k.next) + len(k.scale) + len(k.wDotT)
+	n := len(k.t) + len(k.delta) + len(k.next) + len(k.scale) + len(k.wDotT) + k.dot.size()
 	for _, s := range [][][]T{k.x, k.pre, k.wT} {
 		for _, v := range s {
 			n += len(v)
@@ -145,12 +146,14 @@ func (k *mlpKernel[T]) addTime(pre, theta []T, l, m int) {
 
 // addOutput adds x[L] to the rows of dz.
 func (k *mlpKernel[T]) addOutput(dz []T, r rows) {
-	k.addRows(dz, 1, k.x[len(k.layers)], r)
+	addRows(dz, 1, k.x[len(k.layers)], k.out(), r)
 }
 
-// addRows adds alpha times the tile's rows in src to dst.
-func (k *mlpKernel[T]) addRows(dst []T, alpha T, src []T, r rows) {
-	d := k.spec.Widths[0]
+// out is the number of components of f.
+func (k *mlpKernel[T]) out() int { return k.spec.Widths[len(k.layers)] }
+
+// addRows adds alpha times the tile's rows in src, of width d, to dst.
+func addRows[T backend.Float](dst []T, alpha T, src []T, d int, r rows) {
 	for n, i := range r.index {
 		addTo(dst[i*d:(i+1)*d], alpha, src[n*d:(n+1)*d])
 	}
@@ -186,7 +189,7 @@ func (k *mlpKernel[T]) vjp(o *vjp[T], r *rows) {
 
 // backward takes the tile's cotangents back through all layers.
 func (k *mlpKernel[T]) backward(o *vjp[T], weight []T, r rows) {
-	d, m := k.spec.Widths[0], len(r.index)
+	d, m := k.out(), len(r.index)
 	for n, i := range r.index {
 		copy(k.delta[n*d:(n+1)*d], o.a[i*d:(i+1)*d])
 	}
@@ -217,7 +220,7 @@ func (k *mlpKernel[T]) backward(o *vjp[T], weight []T, r rows) {
 	if k.spec.Input == mlp.InputCube {
 		k.timesCubeSlope(k.delta, o.z, r)
 	}
-	k.addRows(o.az, o.alpha, k.delta, r)
+	addRows(o.az, o.alpha, k.delta, k.spec.Widths[0], r)
 }
 
 // timesCubeSlope multiplies the tile's rows by 3z².
@@ -280,18 +283,24 @@ func (k *mlpKernel[T]) tangent(o *jvp[T], r rows) {
 		clear(next)
 		k.bl.mul(blasapi.NoTrans, m, ly.Out, in, matrix[T]{d: k.delta, ld: in}, matrix[T]{k.wT[l], ly.Out, k.finite}, next, ly.Out)
 		if o.w != nil {
-			for n := 0; n < m; n++ {
-				addTo(next[n*ly.Out:(n+1)*ly.Out], 1, o.w[ly.B:ly.B+ly.Out])
-			}
-			if ly.HasTime {
-				k.addTime(next, o.w, l, m)
-			}
-			wT := k.wDotT[:in*ly.Out]
-			transpose(wT, o.w[ly.W:], in, ly.Out, ly.In)
-			k.bl.mul(blasapi.NoTrans, m, ly.Out, in, matrix[T]{d: k.x[l], ld: in}, matrix[T]{wT, ly.Out, k.bl.finite(wT)}, next, ly.Out)
+			k.addWeightTangent(next, o.w, l, m)
 		}
 		timesDerivative(ly.Act, next, k.pre[l][:m*ly.Out], k.x[l+1][:m*ly.Out])
 		k.delta, k.next = k.next, k.delta
 	}
-	k.addRows(o.jv, 1, k.delta, r)
+	addRows(o.jv, 1, k.delta, k.out(), r)
+}
+
+// addWeightTangent adds to pre what the tangent w of θ makes of x[l].
+func (k *mlpKernel[T]) addWeightTangent(pre, w []T, l, m int) {
+	ly, in := k.layers[l], k.in(l)
+	for n := range m {
+		addTo(row(pre, n, ly.Out), 1, w[ly.B:ly.B+ly.Out])
+	}
+	if ly.HasTime {
+		k.addTime(pre, w, l, m)
+	}
+	wT := k.wDotT[:in*ly.Out]
+	transpose(wT, w[ly.W:], in, ly.Out, ly.In)
+	k.bl.mul(blasapi.NoTrans, m, ly.Out, in, matrix[T]{d: k.x[l], ld: in}, matrix[T]{wT, ly.Out, k.bl.finite(wT)}, pre, ly.Out)
 }

@@ -39,7 +39,7 @@ func (b *Backend[T]) SaveVJP(clk backend.Clock, dense [][]float64, cotangents, y
 			clear(stage.d[lo:hi])
 		}
 		for j := l.saveFrom; j < l.save; j++ {
-			C := c.cells(table, i, j)
+			C := c.outputCells(table, i, j)
 			if C == nil {
 				break
 			}

@@ -135,16 +135,23 @@ func estimate[T backend.Float](e []float64, k *[maxStages][]T, i int) (sum float
 	return sum
 }
 
+// outputCells are the elements of Save's table that belong to output j of lane i, or
+// nil if the table has none.
+func (c *clock[T]) outputCells(table *vec[T], i, j int) []T {
+	if c.each() {
+		j += c.spans[i].Row
+	}
+	return c.cells(table, i, j)
+}
+
 // cells are the elements of a table that belong to lane i: those of its rows in
-// block j, or where lanes have spans of their own those of its row j. It is nil
-// beyond the table.
+// block j, or where lanes have spans of their own row j. It is nil beyond the table.
 func (c *clock[T]) cells(table *vec[T], i, j int) []T {
 	if c.each() {
-		row, n := c.spans[i].Row+j, table.cols
-		if row >= table.rows {
+		if j >= table.rows {
 			return nil
 		}
-		return table.d[row*n : (row+1)*n]
+		return table.d[j*table.cols : (j+1)*table.cols]
 	}
 	if j >= table.blocks {
 		return nil
@@ -153,8 +160,9 @@ func (c *clock[T]) cells(table *vec[T], i, j int) []T {
 	return table.block(j)[lo:hi]
 }
 
-// checkTable panics unless table is one for states like y.
+// checkTable panics unless table is one for states like y, with rows for c.
 func (c *clock[T]) checkTable(table, y *vec[T]) {
+	c.rangeOf(y, 0)
 	if table.cols != y.cols || y.blocks != 1 || c.each() && table.blocks != 1 || !c.each() && table.rows != y.rows {
 		panic("cpu: shapes differ")
 	}
@@ -193,7 +201,7 @@ func (b *Backend[T]) Save(clk backend.Clock, dense [][]float64, y0, y1 backend.V
 		}
 		lo, hi := c.rangeOf(s0, i)
 		for j := l.saveFrom; j < l.save; j++ {
-			D := c.cells(out, i, j)
+			D := c.outputCells(out, i, j)
 			if D == nil {
 				break
 			}

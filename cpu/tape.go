@@ -139,6 +139,9 @@ func (b *Backend[T]) Reserve(tp backend.Tape[T], steps int) error {
 	if !b.live() {
 		return b.takeErr()
 	}
+	if steps < 0 {
+		panic("cpu: Reserve of a negative number of steps")
+	}
 	t := b.tape(tp)
 	for i := range t.lanes {
 		l := &t.lanes[i]
@@ -146,11 +149,12 @@ func (b *Backend[T]) Reserve(tp backend.Tape[T], steps int) error {
 			panic("cpu: Reserve of a tape that is not empty")
 		}
 		before := l.bytes()
-		d, ok := allocate[T](steps, t.keep, t.size)
-		if !ok {
+		taken, ok := allocate[taped](steps)
+		d, fits := allocate[T](steps, t.keep, t.size)
+		if !ok || !fits {
 			return fmt.Errorf("cpu: a tape of %d steps: %w: keep fewer", steps, backend.ErrOutOfMemory)
 		}
-		l.steps, l.d = make([]taped, 0, steps), d[:0]
+		l.steps, l.d = taken[:0], d[:0]
 		b.bytes += l.bytes() - before
 		t.bytes += l.bytes() - before
 	}

@@ -37,14 +37,16 @@ type JVPer[T backend.Float] interface {
 }
 
 // Custom is a right-hand side made of Go functions. Only F is needed; gradients
-// by the adjoint need BackF, forward sensitivities need ForwardF. What they
-// compute is what [Func], [VJPer] and [JVPer] say.
+// by the adjoint need BackF, forward sensitivities need ForwardF, Hessian-vector
+// products all of them. What they compute is what [Func], [VJPer], [JVPer] and
+// [SecondOrderer] say.
 type Custom[T backend.Float] struct {
 	N        int // D, components of the state
 	Theta    []T // θ, may be empty
 	F        func(t float64, z, theta, dz []T)
 	BackF    func(t float64, z, theta, a, az, atheta []T) (at float64)
 	ForwardF func(t float64, z, theta, v, w, jv []T)
+	SecondF  func(t float64, z, theta, a, v, b, w, bz, btheta []T)
 }
 
 var (
@@ -143,7 +145,7 @@ func (s *Sum[T]) SetParams(theta []T) {
 	}
 	for _, p := range s.parts {
 		n := p.NumParams()
-		if q, ok := p.(*Sum[T]); ok {
+		if q, ok := p.(interface{ SetParams(theta []T) }); ok {
 			q.SetParams(theta[:n])
 		} else {
 			copy(p.Params(), theta[:n])

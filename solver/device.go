@@ -57,6 +57,9 @@ func (d *Device[T]) Solve(ctx context.Context, z0 backend.Vec[T], ts []float64) 
 // Complete returns an error that wraps [ErrIncomplete] unless all samples have reached
 // the end of the loop's solve.
 func (d *Device[T]) Complete(loop *step.Loop[T]) error {
+	if len(d.s.events) > 0 {
+		return fmt.Errorf("%w or were reset: a solve on the device tells of no events; use Solve", ErrIncomplete)
+	}
 	p := loop.Last
 	if p.Running > 0 || p.Failed > 0 {
 		return fmt.Errorf("%w: %d failed and %d still under way", ErrIncomplete, p.Failed, p.Running)

@@ -30,6 +30,8 @@ type Failure struct {
 	Component int
 	Ratio     float64
 	Attempts  int64
+	// Event says what went wrong with an event, if the sample ended for that.
+	Event string
 	// Joint: the sample is the worst of a batch that stepped jointly and failed
 	// as a whole.
 	Joint bool
@@ -39,6 +41,13 @@ func (f Failure) Error() string {
 	where := fmt.Sprintf("sample %d at t = %g, h = %.3g", f.Sample, f.T, f.H)
 	if f.Joint {
 		where += " (the batch stepped jointly and stops with it)"
+	}
+	switch {
+	case f.Event != "" && f.Status == TooManyEvents:
+		return where + ": " + f.Event + ": it may come ever faster, as the bounces of a ball that comes to rest do; " +
+			"end the sample by a terminal event before that, or raise Event.Max"
+	case f.Event != "":
+		return where + ": " + f.Event + ": check the event's functions and parameters, or end the sample by a terminal event before that"
 	}
 	switch f.Status {
 	case TooManyAttempts:
@@ -54,9 +63,6 @@ func (f Failure) Error() string {
 	case NotFinite:
 		return fmt.Sprintf("%s: component %d became NaN or infinite, and no smaller step was left to try: the solution blows up there or f is not defined; "+
 			"end the span earlier, make a fixed Step smaller, or check f, its parameters and z0", where, f.Component)
-	case TooManyEvents:
-		return where + ": an event happened too often: it may come ever faster, as the bounces of a ball that comes to rest do; " +
-			"end the sample by a terminal event before that, or raise Event.Max"
 	case Cancelled:
 		if f.Joint {
 			where = fmt.Sprintf("the batch at t = %g, h = %.3g", f.T, f.H)

@@ -31,11 +31,21 @@ func (d Direction) String() string {
 
 // Event is a zero of g(t, z; θ) along the solution of a sample, θ being the event's
 // own parameters. It is looked for in every accepted step by the signs of g at its
-// end and at a few points inside, on the interpolant, and located on it to the last
-// digits of the time.
+// end and at three points inside, on the interpolant: a g that is back at its sign
+// between two of these is missed, unless [Settings].MaxStep makes steps shorter. It is
+// located on the interpolant to the last digits of the time, where g has its new sign
+// or is 0.
 //
-// What is 0 where the solve begins, or where a reset has put the state, is no event:
-// the sign that g takes next counts as the one it has there.
+// A g that is 0 where the solve begins is no event there. The sign that it has next, by
+// its slope or else where it is looked at next, counts as the one it begins with.
+//
+// A reset that jumps over a zero makes no event. One that leaves its own g at the zero
+// goes on with the sign that g's slope there gives it: a ball that bounces is above the
+// ground. Where no digit of g shows a slope the state is taken to be on the side that it
+// came from, and the event happens again at once, up to Max.
+//
+// Events of one sample happen in the order of time; at the same time those that are
+// only noted come first, then those in the order of the solver's list.
 //
 // The functions may be called from several goroutines at once and must not keep or
 // change the slices they are given, but for the outputs.
@@ -50,7 +60,7 @@ type Event[T backend.Float] struct {
 	// and out a copy of it. Without it the event is only noted.
 	Reset func(t float64, z, theta, out []T)
 	// Max is how often it may happen to a sample before that ends with
-	// TooManyEvents; 0 means 10,000.
+	// TooManyEvents, when it would happen once more; 0 means 10,000.
 	Max int
 
 	// BackG and BackReset are needed for gradients. For a cotangent a of g they set
@@ -61,7 +71,8 @@ type Event[T backend.Float] struct {
 }
 
 // NewEvent makes an event from generic functions, given at the element type and at
-// [field.Dual], with its products derived. reset and its dual may be nil.
+// [field.Dual], with its products derived. reset and its dual may be nil. In float32
+// they see times as float32; G and Reset of an Event of your own see them in full.
 func NewEvent[T backend.Float](theta []T,
 	g func(t T, z, theta []T) T, dual func(t field.Dual, z, theta []field.Dual) field.Dual,
 	reset func(t T, z, theta, out []T), dualReset func(t field.Dual, z, theta, out []field.Dual)) Event[T] {
@@ -143,35 +154,47 @@ func checkEvents[T backend.Float](events []Event[T], set *Settings, dev backend.
 	if _, ok := dev.(backend.Cutter[T]); !ok {
 		return fmt.Errorf("solver: events on %s: %w; use a cpu backend", dev.Name(), backend.ErrUnsupported)
 	}
-	for i, e := range events {
+	for i := range events {
+		e := &events[i]
+		name := e.label(i)
 		switch {
 		case e.G == nil:
-			return fmt.Errorf("solver: event %d has no G; set it to the function whose zeros are events", i)
+			return fmt.Errorf("solver: %s has no G; set it to the function whose zeros are events", name)
 		case e.Direction > Falling:
-			return fmt.Errorf("solver: event %d has Direction %d; use Either, Rising or Falling", i, e.Direction)
+			return fmt.Errorf("solver: %s has Direction %d; use Either, Rising or Falling", name, e.Direction)
 		case e.Terminal && e.Reset != nil:
-			return fmt.Errorf("solver: event %d is terminal and has a Reset; give one of the two", i)
+			return fmt.Errorf("solver: %s is terminal and has a Reset; give one of the two", name)
 		case e.Max < 0:
-			return fmt.Errorf("solver: event %d has Max %d; give a positive number, or 0 for 10,000", i, e.Max)
+			return fmt.Errorf("solver: %s has Max %d; give a positive number, or 0 for 10,000", name, e.Max)
 		}
 		for j, v := range e.Theta {
 			if x := float64(v); math.IsNaN(x) || math.IsInf(x, 0) {
-				return fmt.Errorf("solver: parameter %d of event %d is %g; give finite numbers", j, i, x)
+				return fmt.Errorf("solver: parameter %d of %s is %g; give finite numbers", j, name, x)
 			}
 		}
 	}
 	return nil
 }
 
-// zero returns where g has its zero between a and b, at which its values ga and gb
-// differ in sign: the end, of an interval no longer than tol, where |g| is smaller. It
-// is the method ITP of Oliveira & Takahashi 2020, An enhancement of the bisection
-// method average performance preserving minmax optimality, ACM TOMS 47(1), algorithm 1,
-// with κ1 = 0.2/(b-a), κ2 = 2, n0 = 1.
-func zero(a, b, ga, gb, tol float64, g func(x float64) float64) float64 {
-	if ga == 0 {
-		return a
+// label is what messages call event i of a solver.
+func (e *Event[T]) label(i int) string {
+	if e.Name == "" {
+		return fmt.Sprintf("event %d", i)
 	}
+	return fmt.Sprintf("event %d (%s)", i, e.Name)
+}
+
+// zero returns where g has its zero between a and b, at which its values ga and gb
+// differ in sign, or ga is 0: the end, of an interval no longer than tol, that has gb's
+// sign, or where g is 0, or NaN. If ga is 0 a g of 0 counts as a's. It is the method ITP
+// of Oliveira & Takahashi 2020, An enhancement of the bisection method average
+// performance preserving minmax optimality, ACM TOMS 47(1), algorithm 1, with
+// κ1 = 0.2/(b-a), κ2 = 2, n0 = 1.
+func zero(a, b, ga, gb, tol float64, g func(x float64) float64) float64 {
+	if gb == 0 {
+		return b
+	}
+	stay := ga == 0
 	half := math.Ceil(math.Log2((b - a) / tol)) // bisections needed
 	k1 := 0.2 / (b - a)
 	for j := 0.0; b-a > tol && j < 200; j++ {
@@ -181,7 +204,7 @@ func zero(a, b, ga, gb, tol float64, g func(x float64) float64) float64 {
 		falsi := (gb*a - ga*b) / (gb - ga)
 		sigma := math.Copysign(1, mid-falsi)
 		x := mid
-		if delta <= math.Abs(mid-falsi) {
+		if delta <= math.Abs(mid-falsi) && ga != 0 {
 			x = falsi + sigma*delta
 		}
 		if !(math.Abs(x-mid) <= r) {
@@ -194,16 +217,13 @@ func zero(a, b, ga, gb, tol float64, g func(x float64) float64) float64 {
 		}
 		gx := g(x)
 		switch {
-		case gx == 0:
+		case math.IsNaN(gx) || gx == 0 && !stay:
 			return x
-		case (gx > 0) == (gb > 0):
+		case gx != 0 && (gx > 0) == (gb > 0):
 			b, gb = x, gx
 		default:
 			a, ga = x, gx
 		}
-	}
-	if math.Abs(ga) < math.Abs(gb) {
-		return a
 	}
 	return b
 }

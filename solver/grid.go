@@ -138,26 +138,34 @@ func checkInput[T backend.Float](dim int, z0 []T, ts []float64) (batch int, err 
 	if len(z0)%dim != 0 {
 		return 0, fmt.Errorf("solver: z0 has %d elements, not a multiple of the dimension %d; lay the batch out as [B, %d]", len(z0), dim, dim)
 	}
+	if err := checkTimes("ts", ts); err != nil {
+		return 0, fmt.Errorf("solver: %w", err)
+	}
+	return len(z0) / dim, checkFinite("z0", z0, dim)
+}
+
+// checkTimes validates output times, which are called name.
+func checkTimes(name string, ts []float64) error {
 	if len(ts) == 0 {
-		return 0, errors.New("solver: no times; give t0 and at least one output time")
+		return errors.New("no times; give t0 and at least one output time")
 	}
 	for i, t := range ts {
 		if math.IsNaN(t) || math.IsInf(t, 0) {
-			return 0, fmt.Errorf("solver: ts[%d] is %g; give finite times", i, t)
+			return fmt.Errorf("%s[%d] is %g; give finite times", name, i, t)
 		}
 	}
 	if math.IsInf(length(ts), 0) {
-		return 0, fmt.Errorf("solver: the span from %g to %g is longer than a float64 can say; rescale the time", ts[0], ts[len(ts)-1])
+		return fmt.Errorf("the span from %g to %g is longer than a float64 can say; rescale the time", ts[0], ts[len(ts)-1])
 	}
 	if len(ts) > 2 || len(ts) == 2 && ts[0] != ts[1] {
 		for i := 1; i < len(ts); i++ {
 			if ts[i] == ts[i-1] || (ts[i] > ts[i-1]) != (ts[1] > ts[0]) {
-				return 0, fmt.Errorf("solver: ts is not monotone at index %d: %g after %g; sort the times and remove doubles (decreasing times integrate backwards)",
-					i, ts[i], ts[i-1])
+				return fmt.Errorf("%s is not monotone at index %d: %g after %g; sort the times and remove doubles (decreasing times integrate backwards)",
+					name, i, ts[i], ts[i-1])
 			}
 		}
 	}
-	return len(z0) / dim, checkFinite("z0", z0, dim)
+	return nil
 }
 
 // checkFinite names the first element that is not finite.
@@ -181,34 +189,36 @@ func (s *Solver[T]) checkSamples(z0 []T, samples []Sample) error {
 	if len(samples) == 0 || len(z0) != len(samples)*s.dim {
 		return fmt.Errorf("solver: z0 has %d elements and samples %d entries; give at least one sample, and z0 as [%d, %d]", len(z0), len(samples), len(samples), s.dim)
 	}
-	for b, x := range samples {
-		wrap := func(err error) error {
-			if err == nil {
-				return nil
-			}
-			return fmt.Errorf("sample %d: %w", b, err)
+	for b := range samples {
+		if err := samples[b].check(&s.set); err != nil {
+			return fmt.Errorf("solver: sample %d: %w", b, err)
 		}
-		if _, err := checkInput(s.dim, z0[b*s.dim:(b+1)*s.dim], x.Times); err != nil {
-			return wrap(err)
+	}
+	return checkFinite("z0", z0, s.dim)
+}
+
+// check validates a sample beside the settings of its solver.
+func (s *Sample) check(set *Settings) error {
+	if err := checkTimes("Times", s.Times); err != nil {
+		return err
+	}
+	for _, v := range []struct {
+		name  string
+		value float64
+	}{{"RTol", s.RTol}, {"ATol", s.ATol}, {"FirstStep", s.FirstStep}, {"MaxStep", s.MaxStep}} {
+		if !(v.value >= 0) || math.IsInf(v.value, 0) {
+			return fmt.Errorf("%s is %g; give a finite number that is not negative, or 0 for that of Settings", v.name, v.value)
 		}
-		for _, v := range []struct {
-			name  string
-			value float64
-		}{{"RTol", x.RTol}, {"ATol", x.ATol}, {"FirstStep", x.FirstStep}, {"MaxStep", x.MaxStep}} {
-			if !(v.value >= 0) || math.IsInf(v.value, 0) {
-				return wrap(fmt.Errorf("solver: Sample.%s is %g; give a finite number that is not negative, or 0 for that of Settings", v.name, v.value))
-			}
-		}
-		if (x.RTol == 0) != (x.ATol == 0) {
-			return wrap(fmt.Errorf("solver: Sample.RTol is %g and ATol %g; give both, or neither", x.RTol, x.ATol))
-		}
-		if x.MaxStep > 0 && (x.MaxStep < s.set.MinStep || x.MaxStep < s.set.Step) {
-			return wrap(fmt.Errorf("solver: Sample.MaxStep is %g, below Settings.MinStep, %g, or Step, %g", x.MaxStep, s.set.MinStep, s.set.Step))
-		}
-		for i, t := range x.Breakpoints {
-			if math.IsNaN(t) || math.IsInf(t, 0) {
-				return wrap(fmt.Errorf("solver: Sample.Breakpoints[%d] is %g; give finite times", i, t))
-			}
+	}
+	if (s.RTol == 0) != (s.ATol == 0) {
+		return fmt.Errorf("RTol is %g and ATol %g; give both, or neither for those of Settings", s.RTol, s.ATol)
+	}
+	if s.MaxStep > 0 && (s.MaxStep < set.MinStep || s.MaxStep < set.Step) {
+		return fmt.Errorf("MaxStep is %g, below Settings.MinStep, %g, or Step, %g; make it longer", s.MaxStep, set.MinStep, set.Step)
+	}
+	for i, t := range s.Breakpoints {
+		if math.IsNaN(t) || math.IsInf(t, 0) {
+			return fmt.Errorf("Breakpoints[%d] is %g; give finite times", i, t)
 		}
 	}
 	return nil

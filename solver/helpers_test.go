@@ -16,10 +16,10 @@ import (
 var background = context.Background()
 
 // open makes a solver that the test closes.
-func open[T backend.Float](t testing.TB, sys backend.System[T], set solver.Settings) *solver.Solver[T] {
+func open[T backend.Float](t testing.TB, sys backend.System[T], set solver.Settings, events ...solver.Event[T]) *solver.Solver[T] {
 	t.Helper()
 	dev := cpu.New[T]()
-	s, err := solver.New(dev, sys, set)
+	s, err := solver.New(dev, sys, set, events...)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -2,11 +2,15 @@ package solver
 
 import (
 	"cmp"
+	"errors"
+	"fmt"
 	"math"
 	"slices"
+	"unsafe"
 
 	"github.com/seed-5f5774c8/neuralode/backend"
 	"github.com/seed-5f5774c8/neuralode/internal/step"
+	"github.com/seed-5f5774c8/neuralode/tableau"
 )
 
 // locator finds the events in the steps that a loop accepts.
@@ -14,7 +18,9 @@ type locator[T backend.Float] struct {
 	events  []Event[T]
 	lanes   []tracked
 	found   [][]Occurrence[T] // per sample
+	tab     *tableau.Tableau
 	weights []float64
+	changes []change
 
 	read     []backend.Lane
 	y, y1    []T
@@ -30,8 +36,12 @@ type locator[T backend.Float] struct {
 type tracked struct {
 	t        float64
 	accepted int64
+	count    []int  // of each event
 	sign     []int8 // of each g, 0 where it is not known yet
-	count    []int
+	// from is, where a reset has left g at the zero that it came to, the sign that it had
+	// before.
+	from  []int8
+	fault string // what went wrong, if that has ended it
 }
 
 func newLocator[T backend.Float](events []Event[T]) *locator[T] { return &locator[T]{events: events} }
@@ -43,7 +53,7 @@ func (c *locator[T]) Begin(l *step.Loop[T]) error {
 	c.read, c.accepted = make([]backend.Lane, l.Lanes), make([]bool, l.Lanes)
 	c.cuts, c.status = make([]float64, l.Lanes), make([]backend.Status, l.Lanes)
 	c.y, c.y1, c.z = make([]T, n), make([]T, n), make([]T, l.Cols)
-	c.weights = make([]float64, len(l.Tableau.Dense.P))
+	c.tab, c.weights = l.Tableau, make([]float64, len(l.Tableau.Dense.P))
 	c.k = make([][]T, len(c.weights))
 	for j := range c.k {
 		c.k[j] = make([]T, n)
@@ -55,7 +65,8 @@ func (c *locator[T]) Begin(l *step.Loop[T]) error {
 		return err
 	}
 	for b := range c.lanes {
-		c.lanes[b] = tracked{t: c.read[b].T, sign: make([]int8, len(c.events)), count: make([]int, len(c.events))}
+		n := len(c.events)
+		c.lanes[b] = tracked{t: c.read[b].T, count: make([]int, n), sign: make([]int8, n), from: make([]int8, n)}
 		z := c.y[b*l.Cols : (b+1)*l.Cols]
 		for i := range c.events {
 			c.lanes[b].sign[i] = signOf(c.events[i].value(c.read[b].T, z))
@@ -145,107 +156,185 @@ func (o *Occurrence[T]) after(z []T) []T {
 
 // curve is the interpolant of a lane's step.
 type curve[T backend.Float] struct {
-	c     *locator[T]
-	l     *step.Loop[T]
-	b     int
-	t, h  float64
-	end   float64
-	point []T
+	c      *locator[T]
+	lo, hi int // of the lane's elements in a state
+	t, h   float64
+	end    float64
+	point  []T
 }
 
-// at evaluates the interpolant, into memory that the next call reuses.
+// start is the state at the beginning.
+func (s *curve[T]) start() []T { return s.c.y[s.lo:s.hi] }
+
+// at evaluates the interpolant, into memory that the next call reuses; t is after the
+// step's start and no later than its end, also where rounding says otherwise.
 func (s *curve[T]) at(x float64) (t float64, z []T) {
-	d := s.l.Cols
-	lo := s.b * d
 	if x == 1 {
-		return s.end, s.c.y1[lo : lo+d]
+		return s.end, s.c.y1[s.lo:s.hi]
 	}
-	s.l.Tableau.Weights(s.c.weights, x)
-	for i := range d {
+	s.c.tab.Weights(s.c.weights, x)
+	y := s.start()
+	for i := range s.point {
 		sum := 0.0
 		for j, w := range s.c.weights {
 			if w != 0 {
-				sum += w * float64(s.c.k[j][lo+i])
+				sum += w * float64(s.c.k[j][s.lo+i])
 			}
 		}
-		s.point[i] = T(float64(s.c.y[lo+i]) + s.h*sum)
+		s.point[i] = T(float64(y[i]) + s.h*sum)
 	}
-	return s.t + x*s.h, s.point
+	t = s.t + x*s.h
+	if s.h < 0 {
+		return max(min(t, s.next()), s.end), s.point
+	}
+	return min(max(t, s.next()), s.end), s.point
 }
 
-// probes are where in a step the signs are looked at: the first is for what happens
-// right after a reset.
-var probes = [...]float64{1e-3, 0.25, 0.5, 0.75, 1}
+// next is the first time after the step's start.
+func (s *curve[T]) next() float64 { return math.Nextafter(s.t, s.end) }
 
-// crossing is an event in a step.
-type crossing struct {
-	event int
-	x     float64
+// onward is the sign of what g does from the step's start, where it is g0, along the
+// tangent there; 0 if no digit of g says. That does not tire where an interpolant of a
+// long step would: of the bounces of a ball that comes to rest, it sees each.
+func (s *curve[T]) onward(e *Event[T], g0 float64) int8 {
+	y, f := s.start(), s.c.k[0][s.lo:s.hi]
+	for x := math.Sqrt(roundoff[T]()); x <= 1; x *= 8 {
+		for i := range s.point {
+			s.point[i] = T(float64(y[i]) + x*s.h*float64(f[i]))
+		}
+		if g := e.value(s.t+x*s.h, s.point); g != g0 {
+			return signOf(g - g0)
+		}
+	}
+	return 0
+}
+
+// roundoff is the distance of T's numbers next to 1.
+func roundoff[T backend.Float]() float64 {
+	if unsafe.Sizeof(T(0)) == 4 {
+		return 0x1p-23
+	}
+	return 0x1p-52
+}
+
+// probes are where in a step the signs are looked at.
+var probes = [...]float64{0.25, 0.5, 0.75, 1}
+
+// change is where the sign of a g changes in a step, or is seen for the first time.
+type change struct {
+	event   int
+	x       float64
+	sign    int8    // behind it; 0 where g is NaN
+	size    float64 // |g| before it
+	happens bool    // it is an event
+}
+
+// watches reports whether a change of sign is an event.
+func (e *Event[T]) watches(from, to int8) bool {
+	return from*to < 0 && (e.Direction == Either || (to > 0) == (e.Direction == Rising))
+}
+
+// cuts reports whether the event ends the step that it is in.
+func (e *Event[T]) cuts() bool { return e.Terminal || e.Reset != nil }
+
+// watch appends to c.changes those of event i in a step. At the end of the sample a g
+// that has come to 0 is taken to go on.
+func (c *locator[T]) watch(lane *tracked, s *curve[T], i int, final bool) {
+	e := &c.events[i]
+	last, lastG := 0.0, e.value(s.t, s.start())
+	if math.IsNaN(lastG) {
+		c.changes = append(c.changes, change{event: i})
+		return
+	}
+	if lane.sign[i] == 0 {
+		lane.sign[i], lane.from[i] = cmp.Or(s.onward(e, lastG), lane.from[i]), 0
+	}
+	sign, zeroAt := lane.sign[i], 0.0
+	if signOf(lastG) != sign { // the start is the zero that g had come to, but for rounding
+		zeroAt, lastG = lastG, 0
+	}
+	g := func(x float64) float64 { return e.value(s.at(x)) - zeroAt }
+	tol := max(roundoff[float64]()*math.Abs(s.t/s.h), 0x1p-100)
+	for _, x := range probes {
+		gx := g(x)
+		next := signOf(gx)
+		if gx == 0 && zeroAt == 0 && x == 1 && final {
+			next = -sign
+		}
+		p := change{event: i, x: x, sign: next, size: math.Abs(lastG)}
+		switch {
+		case math.IsNaN(gx):
+			c.changes = append(c.changes, p)
+			return
+		case next == 0:
+			continue
+		case e.watches(sign, next):
+			for end := x; lastG == 0 && end-last > tol; { // look for where g has left 0
+				end = last + (end-last)/8
+				if v := g(end); signOf(v) == sign {
+					last, lastG = end, v
+				}
+			}
+			p.x, p.happens = zero(last, x, lastG, gx, tol, g), true
+			fallthrough
+		case next != sign:
+			c.changes = append(c.changes, p)
+		}
+		sign, last, lastG = next, x, gx
+	}
 }
 
 // search notes the events of sample b in its step, up to the one that cuts it, and
 // reports whether one does.
 func (c *locator[T]) search(l *step.Loop[T], b int) (cut bool) {
 	lane, now := &c.lanes[b], &c.read[b]
-	s := curve[T]{c: c, l: l, b: b, t: lane.t, h: now.LastH, end: now.T, point: c.z}
+	s := curve[T]{c: c, lo: b * l.Cols, hi: (b + 1) * l.Cols, t: lane.t, h: now.LastH, end: now.T, point: c.z}
 	lane.accepted, lane.t = now.Accepted, now.T
-	var all []crossing
+	c.changes = c.changes[:0]
 	for i := range c.events {
-		e := &c.events[i]
-		g := func(x float64) float64 { return e.value(s.at(x)) }
-		last, lastG := 0.0, e.value(s.t, c.y[b*l.Cols:(b+1)*l.Cols])
-		sign := lane.sign[i]
-		for _, x := range probes {
-			gx := g(x)
-			if math.IsNaN(gx) {
-				c.end(l, b, &s, x, NotFinite)
-				return true
-			}
-			next := signOf(gx)
-			if next == 0 {
-				continue
-			}
-			if sign != 0 && next != sign && (e.Direction == Either || (next > 0) == (e.Direction == Rising)) {
-				// Where g was 0, its sign is the one it had before.
-				if lastG*gx > 0 {
-					lastG = 0
-				}
-				all = append(all, crossing{i, zero(last, x, lastG, gx, 4*epsilon*max(1, math.Abs(s.t/s.h)), g)})
-			}
-			sign, last, lastG = next, x, gx
-		}
-		lane.sign[i] = sign
+		c.watch(lane, &s, i, now.Status == Done)
 	}
-	slices.SortStableFunc(all, func(p, q crossing) int { return cmp.Compare(p.x, q.x) })
-	for _, p := range all {
-		if c.note(l, b, &s, p) {
+	slices.SortStableFunc(c.changes, func(p, q change) int {
+		if p.x == q.x && c.events[p.event].cuts() != c.events[q.event].cuts() {
+			if c.events[q.event].cuts() { // what is only noted comes before
+				return -1
+			}
+			return 1
+		}
+		return cmp.Compare(p.x, q.x)
+	})
+	for _, p := range c.changes {
+		lane.sign[p.event] = p.sign
+		switch {
+		case p.sign == 0:
+			c.end(b, &s, p.x, NotFinite, fmt.Sprintf("g of %s is NaN", c.events[p.event].label(p.event)))
+			return true
+		case p.happens && c.note(l, b, &s, p):
 			return true
 		}
 	}
 	return false
 }
 
-const epsilon = 0x1p-52
-
-// note records a crossing and reports whether it cuts the step.
-func (c *locator[T]) note(l *step.Loop[T], b int, s *curve[T], p crossing) (cut bool) {
+// note records an event and reports whether it cuts the step.
+func (c *locator[T]) note(l *step.Loop[T], b int, s *curve[T], p change) (cut bool) {
 	e, lane := &c.events[p.event], &c.lanes[b]
-	if p.x == 0 { // t is not after the step's start
-		p.x = epsilon
+	most := cmp.Or(e.Max, 10_000)
+	if lane.count[p.event] == most {
+		c.end(b, s, p.x, TooManyEvents, fmt.Sprintf("%s happened more than %d times", c.events[p.event].label(p.event), most))
+		return true
 	}
+	p.x = min(max(p.x, (s.next()-s.t)/s.h), 1)
 	t, z := s.at(p.x)
-	if t == s.t {
-		t = math.Nextafter(s.t, s.end)
+	o := Occurrence[T]{
+		Event: p.event, T: t, Before: slices.Clone(z), Cut: e.cuts(),
+		Attempt: l.Attempts + 1, X: p.x, H: s.h,
 	}
-	if most := e.Max; lane.count[p.event] == most && most > 0 || lane.count[p.event] == 10_000 && most == 0 {
-		c.end(l, b, s, p.x, TooManyEvents)
+	if math.IsNaN(e.value(t, o.Before)) {
+		c.end(b, s, p.x, NotFinite, fmt.Sprintf("g of %s is NaN", c.events[p.event].label(p.event)))
 		return true
 	}
 	lane.count[p.event]++
-	o := Occurrence[T]{
-		Event: p.event, T: t, Before: slices.Clone(z), Cut: e.Terminal || e.Reset != nil,
-		Attempt: l.Attempts + 1, X: p.x, H: s.h,
-	}
 	o.After = o.Before
 	if e.Reset != nil {
 		o.After = slices.Clone(z)
@@ -257,34 +346,56 @@ func (c *locator[T]) note(l *step.Loop[T], b int, s *curve[T], p crossing) (cut 
 	}
 	for i, v := range o.After {
 		if v-v != 0 {
-			c.read[b].Row, c.read[b].Col = b, i
-			c.end(l, b, s, p.x, NotFinite)
+			c.end(b, s, p.x, NotFinite, fmt.Sprintf("the reset of %s set component %d to %g", c.events[p.event].label(p.event), i, float64(v)))
 			return true
 		}
 	}
-	c.cuts[b], c.status[b], lane.t = t, backend.StatusRunning, t
+	status := backend.StatusRunning
 	if e.Terminal {
-		c.status[b] = Stopped
+		status = Stopped
 	}
-	copy(c.y1[b*l.Cols:], o.Before)
+	c.end(b, s, p.x, status, "")
+	lane.t = t
 	if e.Reset != nil {
 		c.reset = true
-		for i := range c.events {
-			lane.sign[i] = 0
-			if i != p.event {
-				lane.sign[i] = signOf(c.events[i].value(t, o.After))
-			}
-		}
+		c.resign(lane, &o, p)
 	}
 	return true
 }
 
-// end ends sample b within its step.
-func (c *locator[T]) end(l *step.Loop[T], b int, s *curve[T], x float64, status backend.Status) {
-	t, z := s.at(x)
-	if t == s.t {
-		t = math.Nextafter(s.t, s.end)
+// resign finds the signs after a reset.
+func (c *locator[T]) resign(lane *tracked, o *Occurrence[T], p change) {
+	for i := range c.events {
+		e := &c.events[i]
+		before, after := e.value(o.T, o.Before), e.value(o.T, o.After)
+		next := signOf(after)
+		switch {
+		case i == p.event:
+			// 16 bounds the rounding of a reset that moves the state along the zeros of g.
+			if math.Abs(after) <= 16*(math.Abs(before)+roundoff[T]()*p.size) {
+				next, lane.from[i] = 0, -p.sign
+			}
+		case after == before && (next == 0 || e.watches(lane.sign[i], next)):
+			continue // if it happens now too, it is found in the next step
+		}
+		lane.sign[i] = next
 	}
-	c.cuts[b], c.status[b] = t, status
-	copy(c.y1[b*l.Cols:], z)
+}
+
+// end ends the step of sample b early, and the sample unless status is StatusRunning.
+func (c *locator[T]) end(b int, s *curve[T], x float64, status backend.Status, fault string) {
+	t, z := s.at(x)
+	c.cuts[b], c.status[b], c.lanes[b].fault = t, status, fault
+	copy(c.y1[s.lo:s.hi], z)
+}
+
+// blame adds to the failures that err reports what went wrong with events.
+func (c *locator[T]) blame(err error) {
+	var failed *Error
+	if errors.As(err, &failed) {
+		for i := range failed.Failures {
+			f := &failed.Failures[i]
+			f.Event = c.lanes[f.Sample].fault
+		}
+	}
 }

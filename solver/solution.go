@@ -51,6 +51,9 @@ func (s *Solver[T]) newSolution(g grid, z0 []T) *Solution[T] {
 		Backend: s.dev.Name(), Method: s.set.name(), Warnings: s.warnings,
 		version: s.version, tab: s.set.Tableau,
 	}
+	if len(s.events) > 0 {
+		sol.Events = make([][]Occurrence[T], g.batch)
+	}
 	rows := len(g.times) * g.batch
 	for _, x := range g.samples {
 		sol.first = append(sol.first, rows)
@@ -177,7 +180,8 @@ func readDense[T backend.Float](dev backend.Backend[T], loop *step.Loop[T], reac
 }
 
 // At evaluates the solution at time t from the steps kept by Settings.Dense,
-// into a new slice, row-major [B, D]. It refuses times outside the span of any sample.
+// into a new slice, row-major [B, D]. At the time of an event that is the state before
+// it, as an output is. It refuses times outside the span of any sample.
 // Of samples that failed before t it says which in the error, and returns NaN beside
 // what the others have.
 func (s *Solution[T]) At(t float64) ([]T, error) {
@@ -220,10 +224,10 @@ func (s *Solution[T]) At(t float64) ([]T, error) {
 func (l *denseLane[T]) eval(dst []T, t float64, tab *tableau.Tableau, weights []float64) {
 	n := len(dst)
 	forward := l.h[0] > 0
-	// The last step that begins at or before t.
-	i := sort.Search(len(l.t), func(i int) bool { return forward && l.t[i] > t || !forward && l.t[i] < t }) - 1
+	// The last step that begins before t.
+	i := sort.Search(len(l.t), func(i int) bool { return forward && l.t[i] >= t || !forward && l.t[i] <= t }) - 1
 	y0, y1, k := l.d[i][:n], l.d[i][n:2*n], l.d[i][2*n:]
-	if t == l.end {
+	if t == l.end || i+1 < len(l.t) && t == l.t[i+1] {
 		copy(dst, y1)
 		return
 	}

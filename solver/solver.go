@@ -206,8 +206,10 @@ func (d *Device[T]) solve(ctx context.Context, z0 []T, g grid) (*Solution[T], er
 		return nil, err
 	}
 	sol, err := d.run(ctx, loop, z0, g, func(spans []backend.Span) error {
-		_, err := loop.Run(ctx, spans...)
-		return err
+		if _, err := loop.Run(ctx, spans...); err != nil {
+			return fmt.Errorf("solver: %w", err)
+		}
+		return nil
 	})
 	if sol == nil || !s.set.Dense {
 		return sol, err
@@ -234,21 +236,23 @@ func (d *Device[T]) run(ctx context.Context, loop *step.Loop[T], z0 []T, g grid,
 	}
 	s.dev.Upload(loop.Y.Of[0], z0)
 	if err := drive(g.spans(&s.set)); err != nil {
-		return nil, fmt.Errorf("solver: %w", err)
+		return nil, err
 	}
 	if loop.Table != nil {
 		if err := d.Fetch(sol, sol.Y, loop.Table); err != nil {
 			return nil, fmt.Errorf("solver: %w", err)
 		}
 	}
-	if c, ok := loop.Hook.(*locator[T]); ok {
-		sol.Events, c.found = c.found, nil
-	}
 	sol.reached = make([]backend.Lane, loop.Lanes)
 	if err := s.dev.Lanes(loop.Clock, sol.reached); err != nil {
 		return nil, fmt.Errorf("solver: %w", err)
 	}
-	return sol, s.finish(ctx, sol, sol.reached)
+	err := s.finish(ctx, sol, sol.reached)
+	if c, ok := loop.Hook.(*locator[T]); ok {
+		sol.Events, c.found = c.found, nil
+		c.blame(err)
+	}
+	return sol, err
 }
 
 // loopFor returns a loop of that shape, the last one if it fits.
@@ -301,7 +305,7 @@ func (s *Solver[T]) finish(ctx context.Context, sol *Solution[T], lanes []backen
 	for b := range sol.Status {
 		l := &lanes[min(b, len(lanes)-1)]
 		sol.Stats[b] = StatsOf(*l)
-		if j := blank(sol, b); j >= 0 && l.Status == Done {
+		if j := blank(sol, b); j >= 0 && (l.Status == Done || l.Status == Stopped) {
 			l.Status, l.Row, l.Col = NotFinite, b, j
 		}
 	}

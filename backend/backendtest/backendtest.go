@@ -36,7 +36,7 @@ func cases[T backend.Float]() (all []testCase[T]) {
 	for _, group := range []func() []testCase[T]{
 		memoryCases[T], bindCases[T], evalCases[T], vjpCases[T], jvpCases[T], fieldCases[T],
 		combineCases[T], errorCases[T], saveCases[T], moveCases[T], tapeCases[T],
-		clockCases[T], proposeCases[T], sequenceCases[T], solveCases[T], misuseCases[T],
+		clockCases[T], atCases[T], spanCases[T], reverseCases[T], reserveCases[T], denseCases[T], proposeCases[T], sequenceCases[T], solveCases[T], misuseCases[T],
 	} {
 		all = append(all, group()...)
 	}
@@ -69,6 +69,7 @@ func (c testCase[T]) check(r reporter, b backend.Backend[T], open func() backend
 type reporter interface {
 	Helper()
 	Errorf(format string, args ...any)
+	Skipf(format string, args ...any)
 	FailNow()
 }
 
@@ -93,6 +94,17 @@ func (s *suite[T]) noError(verb string, err error) {
 	if err != nil {
 		s.fatalf("%s: %v", verb, err)
 	}
+}
+
+// reverser is the backend, and ends a case that has no use for one that is not a
+// [backend.Reverser]. Call it first.
+func (s *suite[T]) reverser() backend.Reverser[T] {
+	s.Helper()
+	r, ok := s.Backend.(backend.Reverser[T])
+	if !ok {
+		s.Skipf("%s is not a backend.Reverser", s.Name())
+	}
+	return r
 }
 
 func (s *suite[T]) release() {

@@ -2,6 +2,7 @@ package backendtest
 
 import (
 	"math"
+	"slices"
 
 	"github.com/seed-5f5774c8/neuralode/backend"
 )
@@ -18,9 +19,11 @@ func clockDefects[T backend.Float]() []defect[T] {
 	start := func(name, cases string, change func(s *backend.Span)) defect[T] {
 		return defect[T]{name, cases, "", func(h *broken[T]) {
 			h.start = func(clk backend.Clock, spans ...backend.Span) {
-				s := spans[0]
-				change(&s)
-				h.Backend.Start(clk, s)
+				spans = slices.Clone(spans)
+				for i := range spans {
+					change(&spans[i])
+				}
+				h.Backend.Start(clk, spans...)
 			}
 		}}
 	}
@@ -84,14 +87,14 @@ func clockDefects[T backend.Float]() []defect[T] {
 		start("blocks in order", "AtStop/", func(s *backend.Span) { s.Blocks = nil }),
 		start("an output missing", "Save/", func(s *backend.Span) { s.Saves = s.Saves[:max(len(s.Saves)-1, 0)] }),
 		start("a stop missing", "Advance/", func(s *backend.Span) { s.Stops = s.Stops[len(s.Stops)-1:] }),
-		{"Start keeps the slices", "Start/", "Span", func(h *broken[T]) {
+		{"Start keeps the slices", "Start/keeps its own copy", "Span", func(h *broken[T]) {
 			var began *backend.Span
 			h.start = func(clk backend.Clock, spans ...backend.Span) {
 				s := spans[0]
 				if clk.Lanes() == 1 && len(s.Blocks) == 2 {
 					began = &s
 				}
-				h.Backend.Start(clk, s)
+				h.Backend.Start(clk, spans...)
 			}
 			h.advance = func(clk backend.Clock, c backend.Control) {
 				if began != nil && began.Stops[0] == 9 { // what a backend sees that looks now

@@ -2,18 +2,23 @@ package backendtest
 
 import (
 	"math"
+	"slices"
 
 	"github.com/seed-5f5774c8/neuralode/backend"
 )
 
 // refClock is a clock as the documentation of package backend describes it.
 type refClock struct {
-	span   backend.Span
-	single bool // the element type is float32
+	spans  []backend.Span // one for all lanes, or one each
+	single bool           // the element type is float32
 	lanes  []refLane
 }
 
+// own reports whether every lane has a span of its own.
+func (c *refClock) own() bool { return len(c.spans) > 1 }
+
 type refLane struct {
+	span   *backend.Span
 	status backend.Status
 	t      float64
 	step   refStep   // being attempted
@@ -22,6 +27,7 @@ type refLane struct {
 	ratio  float64   // of the attempt
 
 	stale         bool
+	evaluated     bool // the first stage was, or has to be, evaluated for this step
 	afterReject   bool
 	stopsBehind   int
 	savesBehind   int
@@ -31,13 +37,22 @@ type refLane struct {
 	numRejected   int64
 	acceptedSizes []float64
 
-	// What the last Advance accepted, if anything.
+	refTook
+}
+
+// refTook is what the last Advance accepted, if anything.
+type refTook struct {
 	accepted bool
 	took     refStep
+	end      float64
 	outputs  []int // reached by it
 	inside   bool  // one of them strictly inside
 	block    int   // of AtStop's tables, or -1
+	fresh    bool  // its first stage was evaluated for it
 }
+
+// nothing is what an Advance that accepts nothing leaves.
+var nothing = refTook{block: -1}
 
 // refStep is a step.
 type refStep struct {
@@ -59,43 +74,55 @@ func (st refStep) instant(c float64) float64 {
 	return math.Max(st.lo, math.Min(st.t+c*st.h, st.hi))
 }
 
-func (c *refClock) start(s backend.Span) {
-	c.span = s
+func (c *refClock) start(spans ...backend.Span) {
+	c.spans = spans
 	for i := range c.lanes {
-		c.lanes[i] = refLane{t: s.T0, stale: true, lastJumped: c.jumps(s.T0), block: -1}
 		l := &c.lanes[i]
-		if c.end() == s.T0 {
+		*l = refLane{span: &spans[0], refTook: nothing}
+		if c.own() {
+			l.span = &spans[i]
+		}
+		l.t = l.span.T0
+		l.lastJumped = l.jumps(l.t)
+		l.moved()
+		if l.last() == l.t {
 			l.status = backend.Done
 		} else {
-			c.aim(l, math.Abs(s.H0), 1+1e-8)
+			c.aim(l, math.Abs(l.span.H0), 1+1e-8)
 		}
 	}
 }
 
-func (c *refClock) end() float64 { return c.span.Stops[len(c.span.Stops)-1] }
+// moved notes that the first stage of the next step has to be evaluated.
+func (l *refLane) moved() { l.stale, l.evaluated = true, true }
 
-func (c *refClock) jumps(t float64) bool {
-	for _, b := range c.span.Breaks {
-		if b == t {
-			return true
-		}
+// last is where the solve of the lane ends.
+func (l *refLane) last() float64 { return l.span.Stops[len(l.span.Stops)-1] }
+
+func (l *refLane) jumps(t float64) bool { return slices.Contains(l.span.Breaks, t) }
+
+// tolerance is that of the lane, where tol is given for all.
+func (l *refLane) tolerance(tol backend.Tolerance) backend.Tolerance {
+	if l.span.Tol.Abs != 0 || l.span.Tol.Rel != 0 {
+		return l.span.Tol
 	}
-	return false
+	return tol
 }
 
 // aim makes the next step out of a proposed size.
 func (c *refClock) aim(l *refLane, size, stretch float64) {
-	if c.span.MaxStep > 0 && size > c.span.MaxStep {
-		size = c.span.MaxStep
+	s := l.span
+	if s.MaxStep > 0 && size > s.MaxStep {
+		size = s.MaxStep
 	}
 	l.size = size
-	stop := c.span.Stops[l.stopsBehind]
+	stop := s.Stops[l.stopsBehind]
 	left := math.Abs(stop - l.t)
 	longest := size * stretch
-	if c.span.MaxStep > 0 {
-		longest = math.Min(longest, c.span.MaxStep*(1+1e-8))
+	if s.MaxStep > 0 {
+		longest = math.Min(longest, s.MaxStep*(1+1e-8))
 	}
-	backwards := c.end() < c.span.T0
+	backwards := l.last() < s.T0
 	onward := math.Inf(1)
 	if backwards {
 		size, onward = -size, -onward
@@ -108,7 +135,7 @@ func (c *refClock) aim(l *refLane, size, stretch float64) {
 	if longest >= left {
 		st.lands, st.cut, st.h = true, l.size > left, stop-l.t
 		last = stop
-		if c.jumps(stop) {
+		if l.jumps(stop) {
 			last = c.beyond(stop, -onward)
 		}
 	}
@@ -130,7 +157,7 @@ func (c *refClock) beyond(t, infinity float64) float64 {
 
 // propose chooses the first step from the trial's or the proposal's size.
 func (c *refClock) propose(l *refLane, size float64) {
-	length := math.Abs(c.end() - l.t)
+	length := math.Abs(l.last() - l.t)
 	if !finite(size) || size <= 0 {
 		size = 1e-6 * length
 	}
@@ -141,7 +168,7 @@ func (c *refClock) propose(l *refLane, size float64) {
 func (c *refClock) advance(ctl backend.Control) {
 	for i := range c.lanes {
 		l := &c.lanes[i]
-		l.accepted, l.inside, l.outputs, l.block = false, false, nil, -1
+		l.refTook = nothing
 		if l.status == backend.StatusRunning {
 			c.decide(l, ctl)
 		}
@@ -207,9 +234,9 @@ func smallestStep(t float64, ctl backend.Control) float64 {
 }
 
 func (c *refClock) accept(l *refLane, ctl backend.Control) (next float64) {
-	s := &c.span
+	s := l.span
 	l.numAccepted++
-	l.accepted, l.took = true, l.step
+	l.accepted, l.took, l.fresh = true, l.step, l.evaluated
 	l.acceptedSizes = append(l.acceptedSizes, l.step.h)
 	if l.step.lands {
 		l.t = s.Stops[l.stopsBehind]
@@ -221,6 +248,7 @@ func (c *refClock) accept(l *refLane, ctl backend.Control) (next float64) {
 	} else {
 		l.t += l.step.h
 	}
+	l.end = l.t
 	for l.savesBehind < len(s.Saves) {
 		x := s.Saves[l.savesBehind]
 		if l.step.backward && x < l.t || !l.step.backward && x > l.t {
@@ -230,7 +258,7 @@ func (c *refClock) accept(l *refLane, ctl backend.Control) (next float64) {
 		l.inside = l.inside || x != l.t
 		l.savesBehind++
 	}
-	l.lastJumped = c.jumps(l.t)
+	l.lastJumped = l.jumps(l.t)
 	switch ctl.Handover {
 	case backend.HandNothing:
 		l.stale = true
@@ -239,6 +267,7 @@ func (c *refClock) accept(l *refLane, ctl backend.Control) (next float64) {
 	case backend.HandSaving:
 		l.stale = !l.inside || l.lastJumped
 	}
+	l.evaluated = l.stale
 	if ctl.Fixed {
 		next = math.Abs(s.H0)
 		if !l.took.lands { // make up for what rounding has lost
@@ -285,12 +314,13 @@ func (l *refLane) selects(rows backend.Rows) bool {
 		backend.Stale:    running && l.stale,
 		backend.Accepted: l.accepted,
 		backend.Saving:   l.accepted && l.inside,
+		backend.Fresh:    l.accepted && l.fresh,
 	}[rows]
 }
 
 // stepOf is the step that rows speaks of.
 func (l *refLane) stepOf(rows backend.Rows) refStep {
-	if rows == backend.Accepted || rows == backend.Saving {
+	if rows == backend.Accepted || rows == backend.Saving || rows == backend.Fresh {
 		return l.took
 	}
 	return l.step
@@ -335,15 +365,17 @@ func (l *refLane) report() backend.Lane {
 
 // progress is what Poll should say.
 func (c *refClock) progress() (p backend.Progress) {
-	p.T = c.end()
+	p.T = c.lanes[0].last()
+	behind := -1.0
 	for i := range c.lanes {
 		l := &c.lanes[i]
 		p.Accepted += l.numAccepted
 		p.Rejected += l.numRejected
 		switch {
 		case l.status == backend.StatusRunning:
-			if p.Running++; p.Running == 1 || math.Abs(c.end()-l.t) > math.Abs(c.end()-p.T) {
-				p.T = l.t
+			p.Running++
+			if left := math.Abs(l.last() - l.t); left > behind {
+				behind, p.T = left, l.t
 			}
 		case l.status != backend.Done:
 			p.Failed++

@@ -222,7 +222,8 @@ func closed[T backend.Float](s *suite[T]) {
 	o.Upload(v, host)
 	o.Copy(v, v)
 	o.Zero(v)
-	o.Start(tm.clk, tm.ref.span)
+	o.Start(tm.clk, tm.ref.spans...)
+	o.Start(tm.clk, tm.ref.spans[0], tm.ref.spans[0])
 	o.ProposeStep(tm.clk, v, v, v, 3, errorTol)
 	o.Combine(v, v, at, []float64{1}, vs)
 	o.ErrorRatio(tm.clk, errorTol, []float64{1}, nil, []backend.Part[T]{{Y0: v, Y1: v, K: vs}})
@@ -231,6 +232,16 @@ func closed[T backend.Float](s *suite[T]) {
 	o.Commit(tm.clk, backend.Accepted, []backend.Move[T]{{Dst: v, Src: v}})
 	o.AtStop(tm.clk, backend.Add, v, table)
 	o.Push(tm.clk, tape, vs)
+	rev, reverses := o.Backend.(backend.Reverser[T])
+	if reverses {
+		rev.Sum(v, v, at, []float64{1}, vs)
+		rev.Rewind(tm.clk, tape, 1, nil)
+		rev.Back(tm.clk, tape, vs)
+		rev.SaveVJP(tm.clk, [][]float64{{1}}, table, v, v, vs)
+		rev.Interpolate(v, at, tape, nil)
+		rev.CopyClock(tm.clk, tm.clk)
+		rev.Reset(tape)
+	}
 	f.Eval(v, at, v)
 	f.VJP(at, backend.VJP[T]{Z: v, A: v, DZ: v, AZ: v, AT: at1, G: theta})
 	f.JVP(at, backend.JVP[T]{Z: v, V: v, JV: v})
@@ -255,6 +266,9 @@ func closed[T backend.Float](s *suite[T]) {
 		want("Lanes", o.Lanes(tm.clk, make([]backend.Lane, 2)))
 		_, _, err = o.ReadTape(tape, 0, 0, make([]T, 3))
 		want("ReadTape", err)
+		if reverses {
+			want("Reserve", rev.Reserve(tape, 1))
+		}
 		want("Download", o.Download(host, v))
 		want("Sync", o.Sync())
 	}

@@ -1,6 +1,7 @@
 package backendtest
 
 import (
+	"fmt"
 	"math"
 
 	"github.com/seed-5f5774c8/neuralode/backend"
@@ -14,6 +15,8 @@ func misuseCases[T backend.Float]() []testCase[T] {
 		{"panics/shapes", misuseShapes[T]},
 		{"panics/another backend's", misuseForeign[T]},
 		{"panics/spans", misuseSpans[T]},
+		{"panics/spans of lanes", misuseLanes[T]},
+		{"panics/reverser", misuseReverser[T]},
 		{"panics/freed", misuseFreed[T]},
 	}
 }
@@ -118,12 +121,101 @@ func misuseSpans[T backend.Float](s *suite[T]) {
 		"fewer blocks than stops": {Stops: []float64{1, 2}, Blocks: []int{0}},
 		"H0 not finite":           {Stops: []float64{1}, H0: nan},
 		"a negative MaxStep":      {Stops: []float64{1}, MaxStep: -1},
+		"MaxStep not finite":      {Stops: []float64{1}, MaxStep: inf},
+		"a negative Row":          {Stops: []float64{1}, Row: -1},
+		"a negative Tol.Rel":      {Stops: []float64{1}, Tol: backend.Tolerance{Rel: -1, Abs: 1}},
+		"a negative Tol.Abs":      {Stops: []float64{1}, Tol: backend.Tolerance{Rel: 1, Abs: -1}},
+		"Tol.Rel not finite":      {Stops: []float64{1}, Tol: backend.Tolerance{Rel: inf}},
+		"Tol.Abs not finite":      {Stops: []float64{1}, Tol: backend.Tolerance{Abs: nan}},
 	} {
 		s.panics("Start with "+what, func() { s.Start(clk, span) })
 		if span.Valid() {
 			s.Errorf("Span.Valid is true with %s", what)
 		}
 	}
+}
+
+// misuseLanes gives clocks spans, and the verbs tables, that do not fit their lanes.
+func misuseLanes[T backend.Float](s *suite[T]) {
+	good, bad := backend.Span{H0: 1, Saves: []float64{1}, Stops: []float64{2}}, backend.Span{}
+	one, three := s.newClock(1), s.newClock(3)
+	spans := func(n int) (all []backend.Span) {
+		for range n {
+			all = append(all, good)
+		}
+		return all
+	}
+	s.panics("Start without a span", func() { s.Start(one) })
+	s.panics("Start of 3 lanes without a span", func() { s.Start(three) })
+	s.panics("Start of 3 lanes with 2 spans", func() { s.Start(three, spans(2)...) })
+	s.panics("Start of 3 lanes with 4 spans", func() { s.Start(three, spans(4)...) })
+	s.panics("Start of 1 lane with 3 spans", func() { s.Start(one, spans(3)...) })
+	for i := range 3 {
+		all := spans(3)
+		all[i] = bad
+		s.panics(fmt.Sprintf("Start with a span that is not valid for lane %d", i), func() { s.Start(three, all...) })
+	}
+	s.Start(three, spans(3)...)
+	v, w, narrow := s.newVec(1, 3, 2), s.newVec(1, 3, 2), s.newVec(1, 3, 1)
+	s.panics("Save to a table of blocks, with own spans", func() { s.Save(three, nil, v, w, nil, s.newVec(2, 3, 2)) })
+	s.panics("Save to a table without blocks, with own spans", func() { s.Save(three, nil, v, w, nil, s.newVec(0, 3, 2)) })
+	s.panics("Save to a table of other columns, with own spans", func() { s.Save(three, nil, v, w, nil, narrow) })
+	s.panics("AtStop with a table of blocks, with own spans", func() { s.AtStop(three, backend.Store, v, s.newVec(2, 3, 2)) })
+	s.panics("AtStop with a table of other columns, with own spans", func() { s.AtStop(three, backend.Load, v, narrow) })
+	s.panics("Save of 2 rows with 3 spans", func() { s.Save(three, nil, s.newVec(1, 2, 2), s.newVec(1, 2, 2), nil, v) })
+	s.Start(three, good)
+	s.panics("Save to a table of rows, with one span", func() { s.Save(three, nil, v, w, nil, s.newVec(1, 7, 2)) })
+	tm := s.timer(3, spans(3)...) // still usable
+	tm.attempt(stock, each(0.5))
+	tm.verify("Advance")
+}
+
+// misuseReverser is misuseShapes and misuseForeign for the verbs of a Reverser.
+func misuseReverser[T backend.Float](s *suite[T]) {
+	rev := s.reverser()
+	v23, v32, v24, two, table := s.newVec(1, 2, 3), s.newVec(1, 3, 2), s.newVec(1, 2, 4), s.newVec(2, 2, 3), s.newVec(3, 2, 4)
+	out := s.newVec(1, 2, 3)
+	vecs := func(v ...backend.Vec[T]) []backend.Vec[T] { return v }
+	weights := [][]float64{{1}}
+	one, three := s.fresh(1), s.fresh(3)
+	at := one.at(0, backend.Running)
+	tape, wide := s.newTape(1, 2, 3, 1), s.newTape(1, 2, 3, 3)
+	s.panics("Sum of another y", func() { rev.Sum(v23, v24, at, nil, nil) })
+	s.panics("Sum of another k", func() { rev.Sum(v23, out, at, []float64{1}, vecs(v24)) })
+	s.panics("Sum without a k", func() { rev.Sum(v23, out, at, []float64{1}, nil) })
+	s.panics("Sum of 2 rows with 3 lanes", func() { rev.Sum(v23, out, three.at(0, backend.Running), nil, nil) })
+	s.panics("Rewind with other lanes", func() { rev.Rewind(three.clk, tape, 1, nil) })
+	s.panics("Rewind with skip of another length", func() { rev.Rewind(one.clk, tape, 1, make([]bool, 2)) })
+	rev.Rewind(one.clk, tape, 1, nil)
+	s.panics("Back to two, where the tape keeps one", func() { rev.Back(one.clk, tape, vecs(v23, v23)) })
+	s.panics("Back to another shape", func() { rev.Back(one.clk, tape, vecs(v24)) })
+	s.panics("Back with other lanes", func() { rev.Back(three.clk, tape, vecs(v32)) })
+	s.panics("SaveVJP of another y1", func() { rev.SaveVJP(one.clk, nil, two, v23, v24, nil) })
+	s.panics("SaveVJP of two blocks", func() { rev.SaveVJP(one.clk, nil, two, two, two, nil) })
+	s.panics("SaveVJP of other cotangents", func() { rev.SaveVJP(one.clk, nil, table, v23, out, nil) })
+	s.panics("SaveVJP with more weights than k", func() { rev.SaveVJP(one.clk, weights, two, v23, out, nil) })
+	s.panics("Interpolate to another shape", func() { rev.Interpolate(v24, at, wide, weights) })
+	s.panics("Interpolate to two blocks", func() { rev.Interpolate(two, at, wide, weights) })
+	s.panics("Interpolate with other lanes", func() { rev.Interpolate(v32, three.at(0, backend.Running), wide, weights) })
+	s.panics("Interpolate with more weights than the tape keeps", func() { rev.Interpolate(v23, at, wide, [][]float64{{1}, {1}}) })
+	s.panics("Interpolate of a tape that does not keep y1", func() { rev.Interpolate(v23, at, tape, nil) })
+	s.panics("Reserve of a negative number of steps", func() { _ = rev.Reserve(tape, -1) })
+	s.panics("CopyClock of another number of lanes", func() { rev.CopyClock(one.clk, three.clk) })
+
+	o := s.another()
+	defer o.Close()
+	other, theirs := o.fresh(1), o.newTape(1, 2, 3, 1)
+	s.panics("Sum with another backend's Clock", func() { rev.Sum(v23, out, other.at(0, backend.Running), nil, nil) })
+	s.panics("Reset of another backend's Tape", func() { rev.Reset(theirs) })
+	s.panics("Reserve of another backend's Tape", func() { _ = rev.Reserve(theirs, 1) })
+	s.panics("Rewind of another backend's Clock", func() { rev.Rewind(other.clk, tape, 1, nil) })
+	s.panics("Rewind of another backend's Tape", func() { rev.Rewind(one.clk, theirs, 1, nil) })
+	s.panics("Back to another backend's Vec", func() { rev.Back(one.clk, tape, vecs(o.newVec(1, 2, 3))) })
+	s.panics("SaveVJP of another backend's cotangents", func() { rev.SaveVJP(one.clk, nil, o.newVec(1, 2, 3), v23, out, nil) })
+	s.panics("Interpolate of another backend's Tape", func() { rev.Interpolate(v23, at, theirs, nil) })
+	s.panics("CopyClock from another backend's", func() { rev.CopyClock(one.clk, other.clk) })
+	s.panics("CopyClock to another backend's", func() { rev.CopyClock(other.clk, one.clk) })
+	transfer(s, 3, 2)
 }
 
 func misuseFreed[T backend.Float](s *suite[T]) {

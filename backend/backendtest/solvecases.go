@@ -3,185 +3,17 @@ package backendtest
 import (
 	"fmt"
 	"math"
-	"slices"
 
 	"github.com/seed-5f5774c8/neuralode/backend"
 	"github.com/seed-5f5774c8/neuralode/mlp"
 )
-
-// sequenceCases run random sequences of error ratio and Advance through the backend
-// and the reference, and compare all that a clock decides: lanes, progress, which rows
-// each selection has, their instants and sizes, outputs, stops and tapes.
-func sequenceCases[T backend.Float]() (all []testCase[T]) {
-	for i := range 12 {
-		all = append(all, testCase[T]{fmt.Sprintf("Advance/random sequence %d", i), sequence[T]})
-	}
-	return all
-}
-
-// randomSpan draws a span with what a span can have.
-func (s *suite[T]) randomSpan() backend.Span {
-	r := s.rng
-	span := backend.Span{T0: r.NormFloat64(), H0: math.Exp(r.NormFloat64() - 2)}
-	sign := float64(1 - 2*r.IntN(2))
-	times := func(n int, from float64) (ts []float64) {
-		for range n {
-			ts = append(ts, from+sign*(0.01+3*r.Float64()))
-		}
-		slices.Sort(ts)
-		if sign < 0 {
-			slices.Reverse(ts)
-		}
-		return ts
-	}
-	span.Stops = times(1+r.IntN(4), span.T0)
-	for _, t := range times(r.IntN(6), span.T0) {
-		if sign*(span.Stops[len(span.Stops)-1]-t) > 0 {
-			span.Saves = append(span.Saves, t)
-		}
-	}
-	span.Saves = append(span.Saves, span.Stops[len(span.Stops)-1])
-	for _, t := range append([]float64{span.T0}, span.Stops...) {
-		if r.IntN(3) == 0 {
-			span.Breaks = append(span.Breaks, t)
-		}
-	}
-	if r.IntN(2) == 0 {
-		for range span.Stops {
-			span.Blocks = append(span.Blocks, r.IntN(6)-1)
-		}
-	}
-	if r.IntN(3) == 0 {
-		span.MaxStep = 0.1 + r.Float64()
-	}
-	return span
-}
-
-// randomControl draws a controller.
-func (s *suite[T]) randomControl() backend.Control {
-	r := s.rng
-	k := float64(2 + r.IntN(5))
-	betas := [][3]float64{{1, 0, 0}, {0.85, -0.2, 0}, {0.49, -0.34, 0.10}}
-	c := backend.Control{
-		Fixed: r.IntN(4) == 0, Order: k, Beta: betas[r.IntN(3)], Safety: 0.7 + 0.25*r.Float64(),
-		MinFactor: 0.1 + 0.2*r.Float64(), MaxFactor: 2 + 8*r.Float64(),
-		Handover: backend.Handover(r.IntN(3)),
-	}
-	for i := range c.Beta {
-		c.Beta[i] /= k
-	}
-	if r.IntN(3) == 0 {
-		c.MinStep = 1e-3
-	}
-	if r.IntN(4) == 0 {
-		c.MaxAttempts = int64(3 + r.IntN(10))
-	}
-	return c
-}
-
-func (s *suite[T]) randomRatio(fixed bool) float64 {
-	switch p := s.rng.IntN(20); {
-	case p == 0:
-		return math.NaN()
-	case p == 1:
-		return math.Inf(1)
-	case p == 2:
-		return 0
-	case p < 5 && !fixed:
-		return math.Exp(5 * s.rng.Float64()) // above 1
-	}
-	return math.Exp(-10 * s.rng.Float64())
-}
-
-func sequence[T backend.Float](s *suite[T]) {
-	lanes := []int{1, 2, 5}[s.rng.IntN(3)]
-	tm := s.timer(lanes, s.randomSpan())
-	ctl := s.randomControl()
-	const tableBlocks = 4
-	zero, one := s.input("zero", 1, lanes, 1, make([]T, lanes)), s.input("one", 1, lanes, 1, fill[T](lanes, 1))
-	table := s.operand("table", len(tm.ref.span.Saves), lanes, 1)
-	stops := s.operand("stops", tableBlocks, lanes, 1)
-	tape := s.newTape(lanes, lanes, 1, 1)
-	f := s.timeField()
-	pushed := make([][]refStep, lanes)
-	look(s, tm, f, zero, one)
-	for attempt := range 15 {
-		verb := fmt.Sprintf("Advance: attempt %d over %+v with %+v", attempt, tm.ref.span, ctl)
-		tm.attempt(ctl, func(int) float64 { return s.randomRatio(ctl.Fixed) })
-		tm.verify(verb)
-		look(s, tm, f, zero, one)
-
-		// f = 1 makes the interpolant t - t0 of the step.
-		s.Save(tm.clk, [][]float64{{1}}, zero.v, one.v, []backend.Vec[T]{one.v}, table.v)
-		was := append([]T(nil), table.host...)
-		table.expect(verb+", then Save", allRows, func(i int) num {
-			l, j := &tm.ref.lanes[i%lanes], i/lanes
-			switch t := tm.ref.span.Saves[j]; {
-			case !slices.Contains(l.outputs, j):
-				return exact(was[i])
-			case t == l.t:
-				return exact(1.)
-			default:
-				return num{t - l.took.t, 4*s.u*math.Abs(t-l.took.t) + tm.slack()}
-			}
-		})
-		s.AtStop(tm.clk, backend.Store, one.v, stops.v)
-		was = append(was[:0], stops.host...)
-		stops.expect(verb+", then AtStop", allRows, func(i int) num {
-			if tm.ref.lanes[i%lanes].block == i/lanes {
-				return exact(1.)
-			}
-			return exact(was[i])
-		})
-		s.Push(tm.clk, tape, []backend.Vec[T]{one.v})
-		for i := range pushed {
-			if l := &tm.ref.lanes[i]; l.accepted {
-				pushed[i] = append(pushed[i], l.took)
-			}
-		}
-	}
-	tm.verify("Advance")
-	for i, steps := range pushed {
-		if tape.Len(i) != len(steps) {
-			s.fatalf("Tape.Len(%d) is %d, want %d", i, tape.Len(i), len(steps))
-		}
-		for j, st := range steps {
-			t, h, err := s.ReadTape(tape, i, j, make([]T, 1))
-			s.noError("ReadTape", err)
-			if math.Abs(t-st.t) > tm.slack() || !closeTo(h, st.h, 1e-10) {
-				s.Errorf("ReadTape: lane %d, step %d is t = %g, h = %g, want %g, %g", i, j, t, h, st.t, st.h)
-			}
-		}
-	}
-}
-
-// look checks every selection of rows: which they are, when and how far they step.
-func look[T backend.Float](s *suite[T], tm *timer[T], f backend.Field[T], zero, one *operand[T]) {
-	s.Helper()
-	for rows := backend.Running; rows <= backend.Saving; rows++ {
-		at, written := tm.at(float64(s.rng.IntN(3))/2, rows), tm.ref.selected(rows)
-		verb := fmt.Sprintf("Rows %d over %+v", rows, tm.ref.span)
-		out := s.output("dst", 1, zero.rows, 1, written)
-		f.Eval(out.v, at, zero.v)
-		tm.ref.evaluated(rows)
-		out.expect("Eval at "+verb, written, func(r int) num {
-			t := s.round(tm.instant(r, at))
-			return num{t.v, t.e + tm.slack()}
-		})
-		out.blank(written)
-		s.Combine(out.v, zero.v, at, []float64{1}, []backend.Vec[T]{one.v})
-		out.expect("Combine at "+verb, written, func(r int) num {
-			h := s.round(tm.size(r, at))
-			return num{h.v, h.e + 1e-10*math.Abs(h.v)}
-		})
-	}
-}
 
 // solveCases run a whole solve: what one verb leaves the next one finds.
 func solveCases[T backend.Float]() []testCase[T] {
 	return []testCase[T]{
 		{"solve/exact solution", solveExact[T]},
 		{"solve/alone and in a batch", solveAlone[T]},
+		{"solve/alone and in a batch, own spans", solveOwnSpans[T]},
 		{"solve/one lane, the same twice", solveTwice[T]},
 		{"solve/recorded", solveRecorded[T]},
 	}
@@ -196,15 +28,28 @@ type solution[T backend.Float] struct {
 
 // solve integrates a batch by the embedded pair of Heun and Euler, with outputs, a
 // stop at which a table is loaded, and a tape; with a recorder the attempts after the
-// first are a recording's, and there is no tape.
-func (s *suite[T]) solve(f backend.Field[T], lanes int, z0 []T, span backend.Span, tol backend.Tolerance, load []T, rec backend.Recorder) solution[T] {
+// first are a recording's, and there is no tape. load is what the table holds, blocks
+// of it or, where every lane has a span of its own, rows.
+func (s *suite[T]) solve(f backend.Field[T], lanes int, z0 []T, tol backend.Tolerance, load []T, rec backend.Recorder, spans ...backend.Span) solution[T] {
 	s.Helper()
 	d := f.Dim()
 	rows := len(z0) / d
 	y, trial := s.input("y", 1, rows, d, z0), s.operand("trial", 1, rows, d)
 	_, v := s.stages(2, 1, rows, d)
-	table := s.newVec(len(span.Saves), rows, d)
-	stops, loads := s.newVec(len(span.Stops), rows, d), s.newVec(1, rows, d)
+	saves, entries, propose := 0, 0, false
+	for i := range spans {
+		saves += len(spans[i].Saves)
+		entries += len(spans[i].Stops)
+		propose = propose || spans[i].H0 == 0
+	}
+	newTable := func(entries int) backend.Vec[T] {
+		if len(spans) > 1 {
+			return s.newVec(1, entries, d)
+		}
+		return s.newVec(entries, rows, d)
+	}
+	table, stops := newTable(saves), newTable(entries)
+	loads := newTable(len(load) / (len(z0) / len(spans)))
 	s.Upload(loads, load)
 	clk, tape := s.newClock(lanes), s.newTape(lanes, rows, d, 1)
 	at := func(c float64, r backend.Rows) backend.At { return backend.At{Clock: clk, C: c, Rows: r} }
@@ -212,12 +57,14 @@ func (s *suite[T]) solve(f backend.Field[T], lanes int, z0 []T, span backend.Spa
 		Order: 2, Beta: [3]float64{0.425, -0.1, 0}, Safety: 0.9, MinFactor: 0.2, MaxFactor: 10, MaxAttempts: 1000,
 	}
 	hermite := [][]float64{{1, -0.5}, {0, 0.5}} // the quadratic with y0, f0 and y1
-	s.Start(clk, span)
-	f.Eval(v[0], at(0, backend.Stale), y.v)
-	s.ProposeStep(clk, y.v, v[0], nil, 2, tol)
-	s.Combine(trial.v, y.v, at(1, backend.Running), []float64{1}, v)
-	f.Eval(v[1], at(1, backend.Running), trial.v)
-	s.ProposeStep(clk, y.v, v[0], v[1], 2, tol)
+	s.Start(clk, spans...)
+	if propose {
+		f.Eval(v[0], at(0, backend.Stale), y.v)
+		s.ProposeStep(clk, y.v, v[0], nil, 2, tol)
+		s.Combine(trial.v, y.v, at(1, backend.Running), []float64{1}, v)
+		f.Eval(v[1], at(1, backend.Running), trial.v)
+		s.ProposeStep(clk, y.v, v[0], v[1], 2, tol)
+	}
 	attempt := func() {
 		f.Eval(v[0], at(0, backend.Stale), y.v)
 		s.Combine(trial.v, y.v, at(1, backend.Running), []float64{1}, v)
@@ -278,7 +125,7 @@ func solveExact[T backend.Float](s *suite[T]) {
 	z0 := []T{1, -0.5, 2}
 	span := backend.Span{Saves: []float64{0.3, 0.7, 1.1, 1.5}, Stops: []float64{1.5}}
 	for _, lanes := range []int{1, len(z0)} {
-		sol := s.solve(f, lanes, z0, span, backend.Tolerance{Abs: 1e-3}, make([]T, len(z0)), nil)
+		sol := s.solve(f, lanes, z0, backend.Tolerance{Abs: 1e-3}, make([]T, len(z0)), nil, span)
 		for i, got := range sol.table {
 			t, z := span.Saves[i/len(z0)], float64(z0[i%len(z0)])
 			// The error per step is at most 1e-3, and some ten steps are needed.
@@ -314,7 +161,7 @@ func solveAlone[T backend.Float](s *suite[T]) {
 	f, z0, load, span, tol := s.solveProblem()
 	z0[4] = T(math.NaN()) // row 1 fails, and no other row knows
 	rows := len(z0) / 3
-	together := s.solve(f, rows, z0, span, tol, load, nil)
+	together := s.solve(f, rows, z0, tol, load, nil, span)
 	steps := 0
 	for r := range rows {
 		part := func(x []T) (p []T) { // row r of every block
@@ -323,7 +170,7 @@ func solveAlone[T backend.Float](s *suite[T]) {
 			}
 			return p
 		}
-		alone := s.solve(f, 1, part(z0), span, tol, part(load), nil)
+		alone := s.solve(f, 1, part(z0), tol, part(load), nil, span)
 		why := fmt.Sprintf("in the batch (row %d)", r)
 		s.equalBits("solve: end", alone.end, part(together.end), why)
 		if r != 1 { // what a failed solve does not reach is not defined
@@ -335,10 +182,7 @@ func solveAlone[T backend.Float](s *suite[T]) {
 			s.Errorf("Lanes: the worst row of lane %d is %d", r, want.Row)
 		}
 		want.Row = 0
-		if math.IsNaN(got.Ratio) && math.IsNaN(want.Ratio) {
-			got.Ratio, want.Ratio = 0, 0
-		}
-		if got != want {
+		if !sameLane(got, want) {
 			s.Errorf("solve: lane\n%+v alone, and\n%+v %s", got, want, why)
 		}
 		wantStatus := backend.Done
@@ -358,10 +202,73 @@ func solveAlone[T backend.Float](s *suite[T]) {
 	}
 }
 
+// ownSpans are spans that differ in all that a span has; no two have outputs or stops
+// in the same rows of a table.
+func ownSpans() []backend.Span {
+	return []backend.Span{
+		{T0: 1, Saves: []float64{0.9, 0.2, -1}, Stops: []float64{0.5, -1}, Blocks: []int{0, 6}, Breaks: []float64{0.5}, MaxStep: 0.25, Row: 4},
+		{T0: -2, Saves: []float64{0, 1}, Stops: []float64{1}, Blocks: []int{1}, H0: 0.125, Row: 7},
+		{T0: 3, Stops: []float64{3}, H0: 1, Blocks: []int{2}},
+		{T0: 0, Saves: []float64{1e-3, 0.5, 1, 1.5}, Stops: []float64{1, 1.5}, Blocks: []int{-1, 3}, Tol: backend.Tolerance{Rel: 1e-5, Abs: 1e-6}},
+		{T0: 100, Stops: []float64{101, 101.5, 102}, Blocks: []int{4, 5, -1}, Tol: backend.Tolerance{Abs: 0.1}},
+	}
+}
+
+// solveOwnSpans compares lanes with spans of their own with clocks of one lane.
+func solveOwnSpans[T backend.Float](s *suite[T]) {
+	f, _, _, _, tol := s.solveProblem()
+	spans, d := ownSpans(), f.Dim()
+	z0, load := s.random(len(spans)*d), s.random(7*d)
+	together := s.solve(f, len(spans), z0, tol, load, nil, spans...)
+	steps := 0
+	for l, span := range spans {
+		part := func(x []T, row int) []T { return x[row*d : (row+1)*d] }
+		var mine []T // what is loaded at the stops
+		first := span.Row
+		blocks := span.Blocks
+		span.Blocks, span.Row = nil, 0
+		for j, b := range blocks {
+			block := j
+			if b < 0 {
+				b, block = 0, -1
+			}
+			mine = append(mine, part(load, b)...)
+			span.Blocks = append(span.Blocks, block)
+		}
+		alone := s.solve(f, 1, part(z0, l), tol, mine, nil, span)
+		why := fmt.Sprintf("in the batch (row %d)", l)
+		s.equalBits("solve: end", alone.end, part(together.end, l), why)
+		s.equalBits("solve: outputs", alone.table, together.table[first*d:(first+len(span.Saves))*d], why)
+		for j, b := range blocks {
+			if b >= 0 {
+				s.equalBits("solve: stops", part(alone.stops, j), part(together.stops, b), why)
+			}
+		}
+		got, want := alone.lanes[0], together.lanes[l]
+		if span.H0 != 0 && want.Status == backend.Done && want.Accepted > 0 {
+			want.Evaluations -= 2 // of the others' first step
+		}
+		if want.Accepted > 0 && want.Row != l {
+			s.Errorf("Lanes: the worst row of lane %d is %d", l, want.Row)
+		}
+		want.Row = 0
+		if got != want || got.Status != backend.Done {
+			s.Errorf("solve: lane\n%+v alone, and\n%+v %s", got, want, why)
+		}
+		for i, step := range alone.tape {
+			s.equalBits(fmt.Sprintf("ReadTape: step %d", i), step, together.tape[steps+i], why)
+		}
+		steps += len(alone.tape)
+	}
+	if steps != len(together.tape) {
+		s.Errorf("Push: %d steps in a batch, %d one by one", len(together.tape), steps)
+	}
+}
+
 func solveTwice[T backend.Float](s *suite[T]) {
 	f, z0, load, span, tol := s.solveProblem()
-	first := s.solve(f, 1, z0, span, tol, load, nil)
-	s.sameSolution(s.solve(f, 1, z0, span, tol, load, nil), first, "the first time")
+	first := s.solve(f, 1, z0, tol, load, nil, span)
+	s.sameSolution(s.solve(f, 1, z0, tol, load, nil, span), first, "the first time")
 }
 
 // solveRecorded replays attempts, if the backend can record them.
@@ -372,9 +279,13 @@ func solveRecorded[T backend.Float](s *suite[T]) {
 	}
 	f, z0, load, span, tol := s.solveProblem()
 	for _, lanes := range []int{1, len(z0) / f.Dim()} {
-		plain := s.solve(f, lanes, z0, span, tol, load, nil)
-		s.sameSolution(s.solve(f, lanes, z0, span, tol, load, rec), plain, "without a recording")
+		plain := s.solve(f, lanes, z0, tol, load, nil, span)
+		s.sameSolution(s.solve(f, lanes, z0, tol, load, rec, span), plain, "without a recording")
 	}
+	spans := ownSpans()
+	own := z0[:len(spans)*f.Dim()]
+	plain := s.solve(f, len(spans), own, tol, load, nil, spans...)
+	s.sameSolution(s.solve(f, len(spans), own, tol, load, rec, spans...), plain, "without a recording")
 }
 
 func (s *suite[T]) sameSolution(got, want solution[T], why string) {

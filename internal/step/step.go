@@ -265,6 +265,9 @@ func (l *Loop[T]) Kept() []backend.Vec[T] { return l.keep }
 // Stages returns the stages of the attempt, those for interpolation last.
 func (l *Loop[T]) Stages() []backend.Vec[T] { return l.k }
 
+// StagesOf returns the stages of one block of the state.
+func (l *Loop[T]) StagesOf(block int) []backend.Vec[T] { return l.kOf[block] }
+
 // Free returns the loop's memory.
 func (l *Loop[T]) Free() {
 	if l.recording != nil {
@@ -319,7 +322,7 @@ func (l *Loop[T]) attempt() {
 	l.hook(Hook[T].Moved)
 }
 
-// step makes the tableau's step.
+// step makes the tableau's own step.
 func (l *Loop[T]) step() {
 	b, tab := l.Backend, l.Tableau
 	l.System.Stage(0, l.K[0], l.Y, l.at(0, backend.Stale))
