@@ -17,6 +17,8 @@ type controlKernel[T backend.Float] struct {
 	in     int // of x
 	out    int // of the function
 	c      int // channels of the signal
+	// samples that the rows are, nil where they are as they come
+	samples []int
 
 	// Where the signal's values are learned:
 	values  []T // at the knots, the end of θ; else nil
@@ -65,6 +67,19 @@ func newControlKernel[T backend.Float](b *Backend[T], f *control.Field[T], theta
 	return k
 }
 
+// sample is which a row is.
+func (k *controlKernel[T]) sample(row int) int {
+	if k.samples == nil {
+		return row
+	}
+	if row >= len(k.samples) {
+		panic("cpu: SetSamples named fewer samples than there are rows")
+	}
+	return k.samples[row]
+}
+
+func (k *controlKernel[T]) setSamples(samples []int) { k.samples = samples }
+
 func (k *controlKernel[T]) canVJP() error { return k.inner.canVJP() }
 func (k *controlKernel[T]) canJVP() error { return k.inner.canJVP() }
 
@@ -89,7 +104,7 @@ func (k *controlKernel[T]) pack() {
 func (k *controlKernel[T]) gather(z []T, tile rows) *rows {
 	for n, i := range tile.index {
 		u, du, ddu := row(k.u, n, k.c), row(k.du, n, k.c), row(k.ddu, n, k.c)
-		if err := k.signal.At(i, tile.t[n], u, du, ddu); err != nil {
+		if err := k.signal.At(k.sample(i), tile.t[n], u, du, ddu); err != nil {
 			k.b.latch(err) // and the results are NaN
 		}
 		k.assemble(row(k.x, n, k.in), row(z, i, k.dim), u, du)
@@ -216,7 +231,7 @@ func (k *controlKernel[T]) takeApart(o *vjp[T], weight []T, tile rows) {
 			o.at[i] += o.alpha * at
 		}
 		if o.g != nil && k.values != nil {
-			k.pull.Add(o.g[k.numInner:], i, tile.t[n], weight[n], au, adu)
+			k.pull.Add(o.g[k.numInner:], k.sample(i), tile.t[n], weight[n], au, adu)
 		}
 	}
 }
@@ -236,7 +251,7 @@ func (k *controlKernel[T]) jvp(o *jvp[T], r *rows) {
 		for n, i := range tile.index {
 			u, du := row(k.u, n, k.c), row(k.ddu, n, k.c)
 			if learned {
-				_ = k.tangent.At(i, tile.t[n], u, du, nil) // an error was latched
+				_ = k.tangent.At(k.sample(i), tile.t[n], u, du, nil) // an error was latched
 			}
 			k.assemble(row(k.v, n, k.in), row(o.v, i, k.dim), u, du)
 		}

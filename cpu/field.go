@@ -2,6 +2,7 @@ package cpu
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/seed-5f5774c8/neuralode/backend"
 	"github.com/seed-5f5774c8/neuralode/control"
@@ -138,6 +139,13 @@ func outDim[T backend.Float](f field.Func[T]) int {
 func (f *bound[T]) Dim() int               { return f.dim }
 func (f *bound[T]) NumParams() int         { return len(f.params.d) }
 func (f *bound[T]) Params() backend.Vec[T] { return f.params }
+
+// SetSamples says which samples the rows are.
+func (f *bound[T]) SetSamples(samples []int) {
+	if k, ok := f.k.(interface{ setSamples([]int) }); ok {
+		k.setSamples(slices.Clone(samples))
+	}
+}
 
 func (f *bound[T]) Close() {
 	if f.k != nil && !f.b.closed {
@@ -300,6 +308,14 @@ type sumKernel[T backend.Float] struct {
 	back vjp[T]
 	fwd  jvp[T]
 	dot  vjpTangent[T]
+}
+
+func (k *sumKernel[T]) setSamples(samples []int) {
+	for _, p := range k.parts {
+		if q, ok := p.(interface{ setSamples([]int) }); ok {
+			q.setSamples(samples)
+		}
+	}
 }
 
 func (k *sumKernel[T]) eval(dz, z []T, r *rows) {

@@ -150,5 +150,19 @@ func (d *Device[T]) Version() *Version { return d.s.version }
 // Settings are the solver's.
 func (d *Device[T]) Settings() *Settings { return &d.s.set }
 
+// SetSamples says that row r of the next solves is sample samples[r] to a right-hand
+// side that tells samples apart, as one that reads a signal for each does (package
+// control); nil, the beginning, that it is sample r. Solutions computed before are no
+// longer those of this solver.
+func (s *Solver[T]) SetSamples(samples []int) error {
+	return s.Exclusive(func(_ backend.Backend[T], f backend.Field[T], _ *Version) error {
+		if k, ok := f.(backend.Sampler); ok {
+			k.SetSamples(samples)
+			s.version = new(Version)
+		}
+		return nil
+	})
+}
+
 // EventsOf are the events that the solver looks for, not to be changed.
 func EventsOf[T backend.Float](d *Device[T]) []Event[T] { return d.s.events }

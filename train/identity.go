@@ -61,6 +61,7 @@ func (t *Trajectories[T]) probe() (text string, err error) {
 	if unsafe.Sizeof(z[0]) == 4 {
 		digits = 3
 	}
+	at := t.data.Times[0] // a right-hand side that reads a signal is not defined everywhere
 	saved, err := t.s.Params()
 	if err != nil {
 		return "", err
@@ -83,7 +84,7 @@ func (t *Trajectories[T]) probe() (text string, err error) {
 		dev.Upload(f.Params(), theta)
 		defer dev.Upload(f.Params(), saved)
 		dev.Upload(x, z)
-		dev.Start(clk, backend.Span{T0: 0.25, Stops: []float64{1.25}, H0: 1})
+		dev.Start(clk, backend.Span{T0: at, Stops: []float64{at + 1}, H0: 1})
 		f.Eval(y, backend.At{Clock: clk}, x)
 		return dev.Download(dz, y)
 	})

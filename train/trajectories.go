@@ -61,12 +61,15 @@ type Trajectories[T backend.Float] struct {
 	adj  *adjoint.Adjoint[T]
 	data Data[T]
 	set  TrajectorySettings
-	n    int // samples
-	dim  int
-	p    int // parameters of the right-hand side
+	// origin are the samples' numbers where they are taken out of others, else nil
+	origin []int
+	n      int // samples
+	dim    int
+	p      int // parameters of the right-hand side
 
 	z0, dLdz []T // of the batch under way, and so is batch
 	batch    Target[T]
+	rows     []int // the samples' numbers
 }
 
 // NewTrajectories prepares the fit of s's right-hand side to data. The caller closes
@@ -135,7 +138,23 @@ func (t *Trajectories[T]) Subset(samples []int) (*Trajectories[T], error) {
 	d.Targets = gather(nil, d.Targets, len(d.Times), t.n, samples)
 	d.Labels = gather(nil, d.Labels, len(d.Times), t.n, samples)
 	d.Weights = gather(nil, d.Weights, len(d.Times), t.n, samples)
-	return NewTrajectories(t.s, d, t.set)
+	sub, err := NewTrajectories(t.s, d, t.set)
+	if err != nil {
+		return nil, err
+	}
+	sub.origin = t.origins(nil, samples)
+	return sub, nil
+}
+
+// origins appends the numbers of the samples listed to dst.
+func (t *Trajectories[T]) origins(dst, list []int) []int {
+	for _, b := range list {
+		if t.origin != nil {
+			b = t.origin[b]
+		}
+		dst = append(dst, b)
+	}
+	return dst
 }
 
 // gather appends to dst the rows of the samples listed, out of src, [n, samples, k],
@@ -232,6 +251,10 @@ func (t *Trajectories[T]) solve(ctx context.Context, theta []T, batch []int, by 
 	t.batch.Labels = gather(t.batch.Labels[:0], t.data.Labels, n, t.n, batch)
 	t.batch.Weights = gather(t.batch.Weights[:0], t.data.Weights, n, t.n, batch)
 	if err := t.s.SetParams(theta[:t.p]); err != nil {
+		return nil, err
+	}
+	t.rows = t.origins(t.rows[:0], batch)
+	if err := t.s.SetSamples(t.rows); err != nil {
 		return nil, err
 	}
 	sol, err := by(ctx, t.z0, t.data.Times)
