@@ -4,12 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 
 	"github.com/seed-5f5774c8/neuralode/backend"
 	"github.com/seed-5f5774c8/neuralode/internal/step"
 	"github.com/seed-5f5774c8/neuralode/solver"
-	"github.com/seed-5f5774c8/neuralode/tableau"
 )
 
 // discrete is the method Discrete: reverse-mode differentiation of the accepted steps.
@@ -140,6 +138,17 @@ func solveIsEmpty[T backend.Float](sol *solver.Solution[T]) bool {
 	return true
 }
 
+// memory returns the memory to reverse rec's loop.
+func (d *discrete[T]) memory(dev *solver.Device[T]) (*reversal[T], error) {
+	if d.mem != nil && d.mem.loop == d.rec.loop {
+		return d.mem, nil
+	}
+	d.mem.free(dev.Backend)
+	var err error
+	d.mem, err = newReversal(dev, d.rec.loop, d.rec.keep == step.KeepStates)
+	return d.mem, err
+}
+
 // reverse goes back over all steps, from the cotangents in the table. stats, one entry
 // a sample, count the evaluations.
 func (d *discrete[T]) reverse(ctx context.Context, skip []bool, stats []solver.Stats, through *jumps[T]) (err error) {
@@ -147,11 +156,7 @@ func (d *discrete[T]) reverse(ctx context.Context, skip []bool, stats []solver.S
 	loop, m := d.rec.loop, d.mem
 	dev := m.dev
 	before := dev.MemoryUsed()
-	dev.Zero(m.lambda)
-	dev.Zero(m.carry)
-	if m.theta != nil {
-		dev.Zero(m.theta)
-	}
+	m.start()
 	lanes := make([]backend.Lane, loop.Lanes)
 	count := func(sign int64) error {
 		if stats == nil {
@@ -196,198 +201,5 @@ func (d *discrete[T]) reverse(ctx context.Context, skip []bool, stats []solver.S
 		}
 	}
 	d.rec.bytes += dev.MemoryUsed() - before
-	return nil
-}
-
-// reversal is the memory of going back over one step.
-type reversal[T backend.Float] struct {
-	dev   backend.Reverser[T]
-	field backend.Field[T]
-	loop  *step.Loop[T]
-	tab   *tableau.Tableau
-	again bool // stages are evaluated again
-	end   int  // the stage that may be the first of the next step, -1 for none
-	dense [][]float64
-
-	lambda, carry, out backend.Vec[T] // λ, κ_0 of the step behind, and π
-	kappa, z, zero     backend.Vec[T]
-	pi, m              []backend.Vec[T]
-	theta, cotangents  backend.Vec[T]
-
-	terms  [][]backend.Vec[T] // of κ_i: λ and m_j
-	coef   [][]float64
-	extra  [][]backend.Vec[T] // of κ_i, from stages for interpolation
-	extraA [][]float64
-	ones   []float64
-	sum    []backend.Vec[T] // of λ
-	behind []backend.Vec[T] // carry
-	first  []backend.Move[T]
-	clear  []backend.Move[T]
-	owned  []backend.Vec[T]
-}
-
-func (m *reversal[T]) free(dev backend.Backend[T]) {
-	if m == nil {
-		return
-	}
-	for _, v := range m.owned {
-		dev.Free(v)
-	}
-	m.owned = nil
-}
-
-// memory returns the memory to reverse rec's loop.
-func (d *discrete[T]) memory(dev *solver.Device[T]) (*reversal[T], error) {
-	loop := d.rec.loop
-	if d.mem != nil && d.mem.loop == loop {
-		return d.mem, nil
-	}
-	d.mem.free(dev.Backend)
-	d.mem = nil
-	m := &reversal[T]{
-		dev: dev.Backend.(backend.Reverser[T]), field: dev.Field, loop: loop, tab: loop.Tableau,
-		again: d.rec.keep == step.KeepStates, end: -1, dense: loop.Tableau.Dense.P,
-	}
-	var err error
-	vec := func(blocks, rows, cols int) (v backend.Vec[T]) {
-		if err == nil {
-			if v, err = m.dev.NewVec(blocks, rows, cols); err == nil {
-				m.owned = append(m.owned, v)
-			}
-		}
-		return v
-	}
-	state := func() backend.Vec[T] { return vec(1, loop.Rows, loop.Cols) }
-	m.lambda, m.carry, m.out = state(), state(), state()
-	m.kappa, m.z, m.zero = state(), state(), state()
-	tab, s := m.tab, m.tab.Stages()
-	for range loop.K {
-		m.m = append(m.m, state())
-	}
-	if loop.Saves == 0 {
-		m.dense = nil
-	}
-	for range m.dense {
-		m.pi = append(m.pi, state())
-	}
-	if p := m.field.NumParams(); p > 0 {
-		m.theta = vec(1, 1, p)
-	}
-	if loop.Table != nil {
-		blocks, rows, cols := loop.Table.Shape()
-		m.cotangents = vec(blocks, rows, cols)
-	}
-	if err != nil {
-		m.free(dev.Backend)
-		return nil, err
-	}
-	switch {
-	case tab.FSAL:
-		m.end = s - 1
-	case len(loop.K) > s && tab.EndStage():
-		m.end = s
-	}
-	for i := range loop.K {
-		var terms, extra []backend.Vec[T]
-		var coef, extraA []float64
-		if i < s && tab.B[i] != 0 {
-			terms, coef = append(terms, m.lambda), append(coef, tab.B[i])
-		}
-		for j := i + 1; j < len(loop.K); j++ {
-			if a := m.row(j)[i]; a != 0 {
-				if j < s {
-					terms, coef = append(terms, m.m[j]), append(coef, a)
-				} else {
-					extra, extraA = append(extra, m.m[j]), append(extraA, a)
-				}
-			}
-		}
-		m.terms, m.coef = append(m.terms, terms), append(m.coef, coef)
-		m.extra, m.extraA = append(m.extra, extra), append(m.extraA, extraA)
-	}
-	m.sum = append(append(m.sum, m.m[:s]...), m.out)
-	m.behind = []backend.Vec[T]{m.carry}
-	m.ones = slices.Repeat([]float64{1}, max(len(m.sum), len(loop.K)))
-	m.first = []backend.Move[T]{{Dst: m.carry, Src: m.kappa}}
-	m.clear = []backend.Move[T]{{Dst: m.carry, Src: m.zero}}
-	d.mem = m
-	return m, nil
-}
-
-// row is the row of stage j in the tableau, stages for interpolation last.
-func (m *reversal[T]) row(j int) []float64 {
-	if s := m.tab.Stages(); j >= s {
-		return m.tab.Dense.ExtraA[j-s]
-	}
-	return m.tab.A[j]
-}
-
-// at is the instant of stage j of the steps being reversed.
-func (m *reversal[T]) at(j int) backend.At {
-	at := backend.At{Clock: m.loop.Clock, Rows: backend.Accepted}
-	if s := m.tab.Stages(); j >= s {
-		at.C, at.Rows = m.tab.Dense.ExtraC[j-s], m.loop.ExtraRows()
-	} else {
-		at.C = m.tab.C[j]
-	}
-	return at
-}
-
-// state is Y_j.
-func (m *reversal[T]) state(j int, at backend.At) backend.Vec[T] {
-	if j == 0 {
-		return m.loop.Y.Vec
-	}
-	m.dev.Combine(m.z, m.loop.Y.Vec, at, m.row(j), m.loop.Stages())
-	return m.z
-}
-
-// step goes back by attempt n.
-func (m *reversal[T]) step(n int, through *jumps[T]) error {
-	dev, loop, s := m.dev, m.loop, m.tab.Stages()
-	all := backend.At{Clock: loop.Clock, Rows: backend.Accepted}
-	inside := backend.At{Clock: loop.Clock, Rows: loop.ExtraRows()}
-	dev.Back(loop.Clock, loop.Tape, loop.Kept())
-	if m.again {
-		for j := range loop.K {
-			at := m.at(j)
-			m.field.Eval(loop.K[j].Vec, at, m.state(j, at))
-		}
-	}
-	if err := through.before(m, n); err != nil {
-		return err
-	}
-	if m.cotangents != nil {
-		dev.SaveVJP(loop.Clock, m.dense, m.cotangents, m.out, m.lambda, m.pi)
-	}
-	if err := through.inside(m, n); err != nil {
-		return err
-	}
-	for j := len(loop.K) - 1; j >= 0; j-- {
-		at := m.at(j)
-		base := m.zero
-		if j < len(m.pi) {
-			base = m.pi[j]
-		}
-		dev.Combine(m.kappa, base, at, m.coef[j], m.terms[j])
-		if len(m.extra[j]) > 0 {
-			dev.Combine(m.kappa, m.kappa, inside, m.extraA[j], m.extra[j])
-		}
-		if j == m.end {
-			dev.Sum(m.kappa, m.kappa, at, m.ones[:1], m.behind)
-		}
-		if j == 0 {
-			// Not the rows whose first stage belongs to the step before.
-			dev.Commit(loop.Clock, backend.Accepted, m.first)
-			dev.Commit(loop.Clock, backend.Fresh, m.clear)
-			dev.Zero(m.m[0])
-			at.Rows = backend.Fresh
-		}
-		m.field.VJP(at, backend.VJP[T]{Z: m.state(j, at), A: m.kappa, AZ: m.m[j], Alpha: 1, G: m.theta, W: 1})
-	}
-	dev.Sum(m.lambda, m.lambda, all, m.ones[:len(m.sum)], m.sum)
-	if n := len(loop.K) - s; n > 0 {
-		dev.Sum(m.lambda, m.lambda, inside, m.ones[:n], m.m[s:])
-	}
 	return nil
 }

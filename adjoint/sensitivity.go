@@ -29,8 +29,9 @@ import (
 // A Sensitivity keeps the memory of a solve for the next of the same shape. Its methods
 // may be called from any goroutine; they and the solver's run one at a time.
 type Sensitivity[T backend.Float] struct {
-	s   *solver.Solver[T]
-	set SensitivitySettings
+	s    *solver.Solver[T]
+	set  SensitivitySettings
+	keep step.Keep
 
 	loop  *step.Loop[T]
 	sys   *variational[T]
@@ -293,7 +294,7 @@ func (v *Sensitivity[T]) prepare(d *solver.Device[T], p *solver.Problem[T], dire
 		}
 	}
 	if err == nil {
-		v.loop, err = p.NewLoop(step.KeepNothing, func(c *step.Config[T]) {
+		v.loop, err = p.NewLoop(v.keep, func(c *step.Config[T]) {
 			c.Blocks, c.System, c.FirstBlock = 1+len(directions), sys, v.set.NoErrorControl
 		})
 	}

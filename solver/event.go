@@ -186,15 +186,14 @@ func (e *Event[T]) label(i int) string {
 
 // zero returns where g has its zero between a and b, at which its values ga and gb
 // differ in sign, or ga is 0: the end, of an interval no longer than tol, that has gb's
-// sign, or where g is 0, or NaN. If ga is 0 a g of 0 counts as a's. It is the method ITP
-// of Oliveira & Takahashi 2020, An enhancement of the bisection method average
-// performance preserving minmax optimality, ACM TOMS 47(1), algorithm 1, with
-// κ1 = 0.2/(b-a), κ2 = 2, n0 = 1.
+// sign, or where g is 0, or NaN. It is the method ITP of Oliveira & Takahashi 2020, An
+// enhancement of the bisection method average performance preserving minmax optimality,
+// ACM TOMS 47(1), algorithm 1, with κ1 = 0.2/(b-a), κ2 = 2, n0 = 1; it bisects as long as
+// ga is 0.
 func zero(a, b, ga, gb, tol float64, g func(x float64) float64) float64 {
 	if gb == 0 {
 		return b
 	}
-	stay := ga == 0
 	half := math.Ceil(math.Log2((b - a) / tol)) // bisections needed
 	k1 := 0.2 / (b - a)
 	for j := 0.0; b-a > tol && j < 200; j++ {
@@ -217,9 +216,9 @@ func zero(a, b, ga, gb, tol float64, g func(x float64) float64) float64 {
 		}
 		gx := g(x)
 		switch {
-		case math.IsNaN(gx) || gx == 0 && !stay:
+		case gx == 0 || math.IsNaN(gx):
 			return x
-		case gx != 0 && (gx > 0) == (gb > 0):
+		case (gx > 0) == (gb > 0):
 			b, gb = x, gx
 		default:
 			a, ga = x, gx

@@ -93,6 +93,7 @@ func testBouncingBall[T backend.Float](t *testing.T, roundoff float64) {
 		}
 		for _, fixed := range []float64{0, 0.17} {
 			set := perSample(anySettings(m))
+			set.Dense = true
 			if m.Adaptive() {
 				// Of a longer step than there is between bounces the rounding would be larger.
 				set.Step, set.MaxStep = fixed, 0.25
@@ -119,8 +120,9 @@ func testBouncingBall[T backend.Float](t *testing.T, roundoff float64) {
 							t.Errorf("%s, step %g: sample %d, bounce %d at %g: quantity %d is %.17g, want %.17g", m, set.Step, b, n, at, i, pair[0], pair[1])
 						}
 					}
-					if o.Event != 0 || !o.Cut || o.After[0] != o.Before[0] {
-						t.Errorf("%s: %+v", m, o)
+					z, err := sol.At(o.T)
+					if err != nil || o.Event != 0 || !o.Cut || o.After[0] != o.Before[0] || !same(z[3*b:3*b+3], o.Before) {
+						t.Errorf("%s: %+v, by At %v, %v", m, o, z[3*b:3*b+3], err)
 					}
 					speed *= restitution
 					at += 2 * speed / g
@@ -362,6 +364,30 @@ func TestEvent_Breakpoints(t *testing.T) {
 	}
 }
 
+// f of the step after a cut is evaluated in that step, not beside a breakpoint that the
+// cut step ended on.
+func TestEvent_BreakpointOfATime(t *testing.T) {
+	f := custom(1, func(at float64, _, _, dz []float64) {
+		if dz[0] = 2 * at; math.Abs(at) > 0.5 {
+			dz[0] = -20 * at
+		}
+	})
+	e := resets(reaches[float64](0, 0.16), func(z []float64) { z[0] = 0 })
+	for _, end := range []float64{1, -1} { // z = t², then less by 0.16 from 0.4 on, then falling ten times as fast
+		for _, set := range []solver.Settings{{Method: solver.Midpoint, Step: 0.5}, {FirstStep: 1}, {Method: solver.Dopri8}} {
+			set.Breakpoints = []float64{0.5 * end}
+			sol, err := open(t, f, perSample(set), e).Solve(background, []float64{0}, []float64{0, 0.5 * end, end})
+			if err != nil {
+				t.Fatal(err)
+			}
+			wantEvents(t, fmt.Sprint(end), sol.Events[0], 1e-14, []int{0}, []float64{0.4 * end})
+			if d := distance(sol.Y, []float64{0, 0.09, 0.09 - 7.5}); d > 1e-13 {
+				t.Errorf("%s: outputs %v are off by %.1g", sol.Method, sol.Y, d)
+			}
+		}
+	}
+}
+
 // Bounces that come ever faster end, whatever the steps and the rounding: none of them
 // is lost, and the ball never falls through the ground.
 func TestEvent_Zeno(t *testing.T) {
@@ -446,6 +472,22 @@ func TestEvent_ResetThatLetsPass(t *testing.T) {
 	}
 }
 
+// A reset along the zeros of g, which rounding puts to either side of them, is one event.
+func TestEvent_ResetAlongTheZeros(t *testing.T) {
+	grow := custom(2, func(_ float64, _, _, dz []float64) { dz[0], dz[1] = 1, 0 })
+	for k := 1.0; k < 40; k++ {
+		e := resets(solver.Event[float64]{G: func(_ float64, z, _ []float64) float64 { return z[0]*z[1] - 0.7 }},
+			func(z []float64) { z[0], z[1] = z[0]*k, z[1]/k })
+		s := open(t, grow, perSample(solver.Settings{}), e)
+		for y := 0.2; y < 1; y += 0.07 {
+			sol, err := s.Solve(background, []float64{0, y}, []float64{0, 4})
+			if err != nil || len(sol.Events[0]) != 1 || math.Abs(sol.Events[0][0].T-0.7/y) > 1e-14 {
+				t.Errorf("factor %g, %g: %+v, %v", k, y, sol.Events[0], err)
+			}
+		}
+	}
+}
+
 func TestEvent_NotFinite(t *testing.T) {
 	root := solver.Event[float64]{Name: "root", G: func(_ float64, z, _ []float64) float64 { return math.Sqrt(2-z[0]) + 1 }}
 	never := solver.Event[float64]{G: func(float64, []float64, []float64) float64 { return nan }}
@@ -455,10 +497,10 @@ func TestEvent_NotFinite(t *testing.T) {
 		return e
 	}
 	hidden := solver.Event[float64]{G: func(at float64, z, _ []float64) float64 { // between the points looked at
-		if x := z[0] - 2; math.Abs(x) < 0.01 {
+		if x := z[0] - 2.3; math.Abs(x) < 0.01 {
 			return nan
 		}
-		return z[0] - 2.001
+		return z[0] - 2.301
 	}}
 	ts := []float64{0, 1, 8}
 	for _, c := range []struct {
@@ -470,7 +512,7 @@ func TestEvent_NotFinite(t *testing.T) {
 	}{
 		{"g", []solver.Event[float64]{root}, 2, 8, "g of event 0 (root) is NaN"},
 		{"g from the start", []solver.Event[float64]{never}, 0, 1e-300, "g of event 0 is NaN"},
-		{"g near its zero", []solver.Event[float64]{hidden}, 1.98, 2.02, "g of event 0 is NaN"},
+		{"g near its zero", []solver.Event[float64]{hidden}, 2.28, 2.32, "g of event 0 is NaN"},
 		{"reset to NaN", []solver.Event[float64]{root, to(nan)}, 1.99, 2.01, "the reset of event 1 (jump) set component 1 to NaN"},
 		{"reset to infinity", []solver.Event[float64]{to(-inf)}, 1.99, 2.01, "the reset of event 0 (jump) set component 1 to -Inf"},
 	} {
@@ -492,6 +534,47 @@ func TestEvent_NotFinite(t *testing.T) {
 		t.Errorf("%v: %v", sol.Status, err)
 	}
 	wantEvents(t, "terminal", sol.Events[0], 1e-15, []int{1}, []float64{1.9})
+	// f overflows at the end of a step, which the interpolant needs and the step does not.
+	over := custom(1, func(at float64, _, _, dz []float64) {
+		if dz[0] = 1; at == 1 {
+			dz[0] = inf
+		}
+	})
+	for _, at := range []float64{0.3, 1} {
+		e := terminal(solver.Event[float64]{G: func(t float64, _, _ []float64) float64 { return t - at }})
+		sol, err := open(t, over, perSample(solver.Settings{Method: solver.Midpoint, Step: 1}), e).Solve(background, []float64{0}, []float64{0, 0.2, 1})
+		if !errors.Is(err, solver.NotFinite) || len(sol.Events[0]) != int(at) || sol.Y[1] == sol.Y[1] {
+			t.Errorf("event at %g: %v, %+v, outputs %v", at, err, sol.Events[0], sol.Y)
+		}
+	}
+}
+
+// A solve that goes on where a terminal event has stopped another does not meet it again.
+func TestEvent_GoingOn(t *testing.T) {
+	t.Run("float32", testGoingOn[float32])
+	t.Run("float64", testGoingOn[float64])
+}
+
+func testGoingOn[T backend.Float](t *testing.T) {
+	turn := custom(2, func(_ float64, z, _, dz []T) { dz[0], dz[1] = z[1], -z[0] })
+	for i := range 50 {
+		level := -0.9 + 0.036*float64(i)
+		e := terminal(reaches[T](0, level))
+		s := open(t, turn, perSample(solver.Settings{}), e)
+		z, at := []T{0, 1}, 0.0
+		// The sine is at the level at these times, and half a turn later.
+		first, second := math.Asin(level), math.Pi-math.Asin(level)
+		if first < 0 {
+			first, second = second, first+2*math.Pi
+		}
+		for _, want := range []float64{first, second, first + 2*math.Pi} {
+			sol, err := s.Solve(background, z, []float64{at, 20})
+			if err != nil || len(sol.Events[0]) != 1 || math.Abs(sol.Events[0][0].T-want) > 0.01 {
+				t.Fatalf("level %g: from %g to %+v, not %g: %v", level, at, sol.Events[0], want, err)
+			}
+			z, at = sol.Events[0][0].Before, sol.Events[0][0].T
+		}
+	}
 }
 
 // What happens to one sample is nothing to the others, to the last bit.

@@ -269,12 +269,6 @@ func (c *locator[T]) watch(lane *tracked, s *curve[T], i int, final bool) {
 		case next == 0:
 			continue
 		case e.watches(sign, next):
-			for end := x; lastG == 0 && end-last > tol; { // look for where g has left 0
-				end = last + (end-last)/8
-				if v := g(end); signOf(v) == sign {
-					last, lastG = end, v
-				}
-			}
 			p.x, p.happens = zero(last, x, lastG, gx, tol, g), true
 			fallthrough
 		case next != sign:
@@ -321,7 +315,7 @@ func (c *locator[T]) note(l *step.Loop[T], b int, s *curve[T], p change) (cut bo
 	e, lane := &c.events[p.event], &c.lanes[b]
 	most := cmp.Or(e.Max, 10_000)
 	if lane.count[p.event] == most {
-		c.end(b, s, p.x, TooManyEvents, fmt.Sprintf("%s happened more than %d times", c.events[p.event].label(p.event), most))
+		c.end(b, s, p.x, TooManyEvents, fmt.Sprintf("%s happened more than %d times", e.label(p.event), most))
 		return true
 	}
 	p.x = min(max(p.x, (s.next()-s.t)/s.h), 1)
@@ -330,8 +324,12 @@ func (c *locator[T]) note(l *step.Loop[T], b int, s *curve[T], p change) (cut bo
 		Event: p.event, T: t, Before: slices.Clone(z), Cut: e.cuts(),
 		Attempt: l.Attempts + 1, X: p.x, H: s.h,
 	}
+	if i := notFinite(o.Before); i >= 0 { // as a state at the end of a step is not
+		c.end(b, s, p.x, NotFinite, fmt.Sprintf("component %d is %g at %s", i, float64(z[i]), e.label(p.event)))
+		return true
+	}
 	if math.IsNaN(e.value(t, o.Before)) {
-		c.end(b, s, p.x, NotFinite, fmt.Sprintf("g of %s is NaN", c.events[p.event].label(p.event)))
+		c.end(b, s, p.x, NotFinite, fmt.Sprintf("g of %s is NaN", e.label(p.event)))
 		return true
 	}
 	lane.count[p.event]++
@@ -344,11 +342,9 @@ func (c *locator[T]) note(l *step.Loop[T], b int, s *curve[T], p change) (cut bo
 	if !o.Cut {
 		return false
 	}
-	for i, v := range o.After {
-		if v-v != 0 {
-			c.end(b, s, p.x, NotFinite, fmt.Sprintf("the reset of %s set component %d to %g", c.events[p.event].label(p.event), i, float64(v)))
-			return true
-		}
+	if i := notFinite(o.After); i >= 0 {
+		c.end(b, s, p.x, NotFinite, fmt.Sprintf("the reset of %s set component %d to %g", e.label(p.event), i, float64(o.After[i])))
+		return true
 	}
 	status := backend.StatusRunning
 	if e.Terminal {
@@ -361,6 +357,11 @@ func (c *locator[T]) note(l *step.Loop[T], b int, s *curve[T], p change) (cut bo
 		c.resign(lane, &o, p)
 	}
 	return true
+}
+
+// notFinite is the first component of z that is NaN or infinite, or -1.
+func notFinite[T backend.Float](z []T) int {
+	return slices.IndexFunc(z, func(v T) bool { return v-v != 0 })
 }
 
 // resign finds the signs after a reset.

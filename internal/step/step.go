@@ -13,6 +13,7 @@ package step
 import (
 	"context"
 	"math"
+	"slices"
 
 	"github.com/seed-5f5774c8/neuralode/backend"
 	"github.com/seed-5f5774c8/neuralode/tableau"
@@ -189,9 +190,12 @@ func New[T backend.Float](c Config[T]) (*Loop[T], error) {
 	}
 	switch c.Keep {
 	case KeepStates:
-		l.keep = []backend.Vec[T]{l.Y.Vec}
+		l.keep = l.Y.Of
 	case KeepStages:
-		l.keep = append([]backend.Vec[T]{l.Y.Vec}, l.k...)
+		l.keep = slices.Clone(l.Y.Of)
+		for _, k := range l.K {
+			l.keep = append(l.keep, k.Of...)
+		}
 	case KeepDense:
 		l.keep = append([]backend.Vec[T]{l.Y.Vec, l.Trial.Vec}, l.k[:len(tab.Dense.P)]...)
 	}
