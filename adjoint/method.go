@@ -8,6 +8,23 @@ type Method uint8
 const (
 	// Auto is Discrete on a backend that can go back over its steps, as all of this
 	// module's can, and Continuous on others.
+	//
+	// Discrete serves training best: it is the gradient of the loss that is computed,
+	// so that an optimiser never sees the two disagree; it needs no reverse solve, whose
+	// steps may be rejected or whose z may drift; and the number of its evaluations does
+	// not grow with the number of output times. make table-gradients measures, with
+	// tsit5 at its default tolerances, solve and gradient together:
+	//
+	//	                                 discrete          continuous        interpolating
+	//	                                 ms      error     ms      error     ms      error
+	//	Lotka-Volterra, t 0..10          0.32    5e-5      0.41    4e-5      0.40    3e-5
+	//	the same, forced, 21 outputs     0.50    1e-5      0.77    2e-6      0.58    2e-6
+	//	cubic spiral, 10 outputs         0.76    5e-5      1.29    2e-5      1.41    2e-5
+	//	2-50-2 Neural ODE, batch of 20   1.8     2e-6      2.6     1e-7      2.5     7e-8
+	//
+	// (one run on two virtual cores; errors are relative to the exact solution's
+	// gradient, to which all converge with the tolerances.) Where memory for the steps is
+	// short, Settings.Budget trades it for time, and Continuous needs none.
 	Auto Method = iota
 	// Discrete reverses the accepted steps: the exact gradient of the computed
 	// solution, to rounding. Its memory grows with the number of steps, unless
@@ -18,6 +35,8 @@ const (
 	Continuous
 	// Interpolating solves [a, a_θ] backwards, with z taken from the forward solve's
 	// interpolant, so that z does not drift. Its memory grows with the number of steps.
+	// As z is not integrated again, its steps may be long: they can pass over a short
+	// pulse of the adjoint, which MaxStep in Settings.Solver prevents.
 	Interpolating
 	// Reversible makes the forward solve's steps reversible, at twice the evaluations,
 	// and goes back over them without keeping any: the exact gradient of the computed

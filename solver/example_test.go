@@ -103,6 +103,81 @@ func ExampleStepping() {
 	// per sample: 10 and 320 steps
 }
 
+// A ball that bounces: an event with a reset, and one that is only noted. The ball's
+// state is its height and its velocity.
+func ExampleEvent() {
+	dev := cpu.New[float64]()
+	defer dev.Close()
+	ball := &field.Custom[float64]{N: 2, F: func(_ float64, z, _, dz []float64) { dz[0], dz[1] = z[1], -8 }}
+	bounce := solver.Event[float64]{
+		Name:      "bounce",
+		G:         func(_ float64, z, _ []float64) float64 { return z[0] },
+		Direction: solver.Falling,
+		Theta:     []float64{0.5}, // what is left of the speed
+		Reset:     func(_ float64, z, theta, out []float64) { out[1] = -theta[0] * z[1] },
+	}
+	top := solver.Event[float64]{
+		Name:      "top",
+		G:         func(_ float64, z, _ []float64) float64 { return z[1] },
+		Direction: solver.Falling,
+	}
+	s, err := solver.New(dev, ball, solver.Settings{Stepping: solver.PerSample}, bounce, top)
+	if err != nil {
+		panic(err)
+	}
+	defer s.Close()
+	sol, err := s.Solve(context.Background(), []float64{10, 0}, []float64{0, 4})
+	if err != nil {
+		panic(err)
+	}
+	for _, o := range sol.Events[0] {
+		if o.Event == 0 {
+			fmt.Printf("t = %.6f: bounce, velocity from %.3f to %.3f\n", o.T, o.Before[1], o.After[1])
+		} else {
+			fmt.Printf("t = %.6f: top, height %.3f\n", o.T, o.Before[0])
+		}
+	}
+	fmt.Printf("t = 4: height %.3f\n", sol.Final()[0])
+	// Output:
+	// t = 1.581139: bounce, velocity from -12.649 to 6.325
+	// t = 2.371708: top, height 2.500
+	// t = 3.162278: bounce, velocity from -6.325 to 3.162
+	// t = 3.557562: top, height 0.625
+	// t = 3.952847: bounce, velocity from -3.162 to 1.581
+	// t = 4: height 0.066
+}
+
+// Each sample over times of its own, forwards or backwards, with tolerances of its own.
+func ExampleSolver_SolveEach() {
+	dev := cpu.New[float64]()
+	defer dev.Close()
+	decay := &field.Custom[float64]{N: 1, F: func(_ float64, z, _, dz []float64) { dz[0] = -z[0] }}
+	s, err := solver.New(dev, decay, solver.Settings{Stepping: solver.PerSample})
+	if err != nil {
+		panic(err)
+	}
+	defer s.Close()
+	sol, err := s.SolveEach(context.Background(), []float64{1, 1}, []solver.Sample{
+		{Times: []float64{0, 0.5, 1, 2}},
+		{Times: []float64{3, 1}, RTol: 1e-9, ATol: 1e-9},
+	})
+	if err != nil {
+		panic(err)
+	}
+	for b := range sol.Batch {
+		for i, t := range sol.SampleTimes(b) {
+			fmt.Printf("sample %d: z(%.1f) = %.5f\n", b, t, sol.Sample(i, b)[0])
+		}
+	}
+	// Output:
+	// sample 0: z(0.0) = 1.00000
+	// sample 0: z(0.5) = 0.60653
+	// sample 0: z(1.0) = 0.36788
+	// sample 0: z(2.0) = 0.13534
+	// sample 1: z(3.0) = 1.00000
+	// sample 1: z(1.0) = 7.38906
+}
+
 // Where a solve fails, and what to do about it. What was computed is there.
 func ExampleError() {
 	dev := cpu.New[float64]()

@@ -218,7 +218,7 @@ func (s *Sample) check(set *Settings) error {
 	}
 	for i, t := range s.Breakpoints {
 		if math.IsNaN(t) || math.IsInf(t, 0) {
-			return fmt.Errorf("Breakpoints[%d] is %g; give finite times", i, t)
+			return fmt.Errorf("%s[%d] is %g; give finite times", "Breakpoints", i, t)
 		}
 	}
 	return nil

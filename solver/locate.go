@@ -194,8 +194,8 @@ func (s *curve[T]) at(x float64) (t float64, z []T) {
 func (s *curve[T]) next() float64 { return math.Nextafter(s.t, s.end) }
 
 // onward is the sign of what g does from the step's start, where it is g0, along the
-// tangent there; 0 if no digit of g says. That does not tire where an interpolant of a
-// long step would: of the bounces of a ball that comes to rest, it sees each.
+// tangent there; 0 if no digit of g says. On the tangent, unlike on the solution, a
+// bounce that is over long before the first probe still rises.
 func (s *curve[T]) onward(e *Event[T], g0 float64) int8 {
 	y, f := s.start(), s.c.k[0][s.lo:s.hi]
 	for x := math.Sqrt(roundoff[T]()); x <= 1; x *= 8 {
@@ -225,7 +225,7 @@ type change struct {
 	event   int
 	x       float64
 	sign    int8    // behind it; 0 where g is NaN
-	size    float64 // |g| before it
+	size    float64 // the largest |g| seen in the step until then
 	happens bool    // it is an event
 }
 
@@ -249,7 +249,7 @@ func (c *locator[T]) watch(lane *tracked, s *curve[T], i int, final bool) {
 	if lane.sign[i] == 0 {
 		lane.sign[i], lane.from[i] = cmp.Or(s.onward(e, lastG), lane.from[i]), 0
 	}
-	sign, zeroAt := lane.sign[i], 0.0
+	sign, zeroAt, size := lane.sign[i], 0.0, math.Abs(lastG)
 	if signOf(lastG) != sign { // the start is the zero that g had come to, but for rounding
 		zeroAt, lastG = lastG, 0
 	}
@@ -261,7 +261,8 @@ func (c *locator[T]) watch(lane *tracked, s *curve[T], i int, final bool) {
 		if gx == 0 && zeroAt == 0 && x == 1 && final {
 			next = -sign
 		}
-		p := change{event: i, x: x, sign: next, size: math.Abs(lastG)}
+		size = max(size, math.Abs(gx))
+		p := change{event: i, x: x, sign: next, size: size}
 		switch {
 		case math.IsNaN(gx):
 			c.changes = append(c.changes, p)
@@ -284,6 +285,9 @@ func (c *locator[T]) search(l *step.Loop[T], b int) (cut bool) {
 	lane, now := &c.lanes[b], &c.read[b]
 	s := curve[T]{c: c, lo: b * l.Cols, hi: (b + 1) * l.Cols, t: lane.t, h: now.LastH, end: now.T, point: c.z}
 	lane.accepted, lane.t = now.Accepted, now.T
+	if s.t == s.end { // a fixed step too short to move t
+		return false
+	}
 	c.changes = c.changes[:0]
 	for i := range c.events {
 		c.watch(lane, &s, i, now.Status == Done)

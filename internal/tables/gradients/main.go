@@ -25,7 +25,7 @@ import (
 
 func main() {
 	w := bufio.NewWriter(os.Stdout)
-	err := run(w)
+	err := run(w, 31)
 	if err := errors.Join(err, w.Flush()); err != nil {
 		fmt.Fprintln(os.Stderr, "gradients:", err)
 		os.Exit(1)
@@ -44,20 +44,23 @@ type task struct {
 
 // way is one way to compute it.
 type way struct {
-	name string
-	set  adjoint.Settings
+	name  string
+	set   adjoint.Settings
+	steps int // of fixed size, if not 0
 }
 
 var ways = []way{
-	{"discrete, stages kept", adjoint.Settings{Method: adjoint.Discrete}},
-	{"discrete, states kept", adjoint.Settings{Method: adjoint.Discrete, Store: adjoint.States}},
-	{"discrete, 4 KiB", adjoint.Settings{Method: adjoint.Discrete, Budget: 4096}},
-	{"continuous", adjoint.Settings{Method: adjoint.Continuous}},
-	{"continuous, full norm", adjoint.Settings{Method: adjoint.Continuous, FullNorm: true}},
-	{"interpolating", adjoint.Settings{Method: adjoint.Interpolating}},
+	{"discrete, stages kept", adjoint.Settings{Method: adjoint.Discrete}, 0},
+	{"discrete, states kept", adjoint.Settings{Method: adjoint.Discrete, Store: adjoint.States}, 0},
+	{"discrete, 4 KiB", adjoint.Settings{Method: adjoint.Discrete, Budget: 4096}, 0},
+	{"continuous", adjoint.Settings{Method: adjoint.Continuous}, 0},
+	{"continuous, full norm", adjoint.Settings{Method: adjoint.Continuous, FullNorm: true}, 0},
+	{"interpolating", adjoint.Settings{Method: adjoint.Interpolating}, 0},
+	{"reversible, 1000 steps", adjoint.Settings{Method: adjoint.Reversible}, 1000},
 }
 
-func run(w io.Writer) error {
+// run prints the table, with medians of so many runs.
+func run(w io.Writer, runs int) error {
 	tasks, err := all()
 	if err != nil {
 		return err
@@ -65,16 +68,64 @@ func run(w io.Writer) error {
 	fmt.Fprintln(w, "tsit5 in float64 at its default tolerances, RTol 1e-6 and ATol 1e-8. Error is the largest of a")
 	fmt.Fprintln(w, "component of dL/dz0 and dL/dθ over the largest component of the reference. Evaluations are of f")
 	fmt.Fprintln(w, "forwards, and of f or its products backwards. Bytes are those kept of the forward solve's steps;")
-	fmt.Fprintln(w, "times are medians of solve and gradient together.")
+	fmt.Fprintln(w, "times are medians of solve and gradient together. Reversible has fixed steps, tsit5's too.")
 	for _, t := range tasks {
 		fmt.Fprintf(w, "\n%s\n%-24s%10s%10s%11s%10s%10s\n", t.name, "method", "error", "forward", "backward", "bytes", "ms")
 		for _, by := range ways {
-			if err := t.row(w, by); err != nil {
+			if err := t.row(w, by, runs); err != nil {
 				return fmt.Errorf("%s, %s: %w", t.name, by.name, err)
+			}
+		}
+		if len(t.want) <= 8 {
+			if err := t.forward(w, runs); err != nil {
+				return fmt.Errorf("%s, forward: %w", t.name, err)
 			}
 		}
 	}
 	return nil
+}
+
+// forward is the row of forward sensitivities along all of z0 and θ.
+func (t *task) forward(w io.Writer, runs int) error {
+	dev := cpu.New[float64]()
+	defer dev.Close()
+	s, err := solver.New[float64](dev, t.sys, solver.Settings{})
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	v, err := adjoint.NewSensitivity(s, adjoint.SensitivitySettings{})
+	if err != nil {
+		return err
+	}
+	defer v.Close()
+	along := slices.Concat(adjoint.StateTangents[float64](1, s.Dim()), adjoint.ParamTangents[float64](s.NumParams()))
+	var times []time.Duration
+	var got []float64
+	var sol *adjoint.TangentSolution[float64]
+	for range runs {
+		begin := time.Now()
+		if sol, err = v.Solve(context.Background(), t.z0, t.ts, along); err != nil {
+			return err
+		}
+		if got, err = sol.Derivatives(t.cotangent(sol.Solution)); err != nil {
+			return err
+		}
+		times = append(times, time.Since(begin))
+	}
+	slices.Sort(times)
+	t.print(w, "forward sensitivities", got, sol.Evaluations(), 0, 0, times[len(times)/2])
+	return nil
+}
+
+// print is a row.
+func (t *task) print(w io.Writer, name string, got []float64, forward, backward, bytes int64, median time.Duration) {
+	worst, largest := 0.0, 0.0
+	for i, v := range got {
+		worst = max(worst, math.Abs(v-t.want[i]))
+		largest = max(largest, math.Abs(t.want[i]))
+	}
+	fmt.Fprintf(w, "%-24s%10.1e%10d%11d%10d%10.3f\n", name, worst/largest, forward, backward, bytes, float64(median.Microseconds())/1e3)
 }
 
 // all are the problems with reference gradients, and a Neural ODE.
@@ -124,7 +175,7 @@ type result struct {
 	forward int64
 }
 
-// gradient computes the gradient n times and returns the median time.
+// gradient computes the gradient n times, or for a second, and returns the median time.
 func (t *task) gradient(set adjoint.Settings, own solver.Settings, n int) (r result, median time.Duration, err error) {
 	dev := cpu.New[float64]()
 	defer dev.Close()
@@ -141,7 +192,7 @@ func (t *task) gradient(set adjoint.Settings, own solver.Settings, n int) (r res
 	defer a.Close()
 	ctx := context.Background()
 	var times []time.Duration
-	for range n {
+	for start := time.Now(); len(times) < n && (len(times) == 0 || time.Since(start) < time.Second); {
 		begin := time.Now()
 		sol, err := a.Solve(ctx, t.z0, t.ts)
 		if err != nil {
@@ -157,16 +208,15 @@ func (t *task) gradient(set adjoint.Settings, own solver.Settings, n int) (r res
 	return r, times[len(times)/2], nil
 }
 
-func (t *task) row(w io.Writer, by way) error {
-	r, median, err := t.gradient(by.set, solver.Settings{}, 31)
+func (t *task) row(w io.Writer, by way, runs int) error {
+	var own solver.Settings
+	if by.steps > 0 {
+		own.Step = (t.ts[len(t.ts)-1] - t.ts[0]) / float64(by.steps)
+	}
+	r, median, err := t.gradient(by.set, own, runs)
 	if err != nil {
 		return err
 	}
-	worst, largest := 0.0, 0.0
-	for i, got := range slices.Concat(r.g.Z0, r.g.Theta) {
-		worst = max(worst, math.Abs(got-t.want[i]))
-		largest = max(largest, math.Abs(t.want[i]))
-	}
-	fmt.Fprintf(w, "%-24s%10.1e%10d%11d%10d%10.3f\n", by.name, worst/largest, r.forward, r.g.Stats[0].Evaluations, r.g.Memory, float64(median.Microseconds())/1e3)
+	t.print(w, by.name, slices.Concat(r.g.Z0, r.g.Theta), r.forward, r.g.Stats[0].Evaluations, r.g.Memory, median)
 	return nil
 }

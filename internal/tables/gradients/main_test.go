@@ -9,7 +9,7 @@ import (
 // tolerances.
 func TestRun(t *testing.T) {
 	var w strings.Builder
-	if err := run(&w); err != nil {
+	if err := run(&w, 1); err != nil {
 		t.Fatal(err)
 	}
 	for _, by := range ways {
