@@ -8,7 +8,8 @@
 //   - mlp: a multilayer perceptron as f, its parameters, files
 //   - field: f written in Go, with derivatives by dual numbers; sums of both
 //   - solver: solutions of a batch, by explicit Runge-Kutta methods
-//   - adjoint: gradients of a loss of a solution, by the continuous adjoint method
+//   - control: signals that f reads, or is driven by
+//   - adjoint: gradients of a loss of a solution, exact or by the adjoint method
 //   - train: losses, optimisers, the training loop, checkpoints
 //   - tableau: the Runge-Kutta methods as data
 //   - backend: the interface behind which a device computes; cpu is the host's, gpu

@@ -56,7 +56,10 @@ func gradientBench[T backend.Float](b *testing.B, widths []int, in mlp.Input, ba
 	defer a.Close()
 	var forward, back int64
 	for b.Loop() {
-		sol := solve(b, s, z0, ts)
+		sol, err := a.Solve(ctx, z0, ts)
+		if err != nil {
+			b.Fatal(err)
+		}
 		cot := make([]T, len(sol.Y))
 		for i := range cot {
 			cot[i] = 1

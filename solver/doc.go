@@ -13,6 +13,7 @@
 //
 // Methods are explicit Runge-Kutta methods with a fixed step or with a step size
 // controlled by an embedded error estimate. The batch steps jointly, or every
-// sample on its own. Output times do not shorten steps: outputs inside a step
-// come from the method's interpolant.
+// sample on its own, then also over times of its own: [Solver.SolveEach]. Output times
+// do not shorten steps: outputs inside a step come from the method's interpolant. An
+// [Event] is found on it too, and may end a sample or reset its state.
 package solver

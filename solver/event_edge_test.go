@@ -265,4 +265,3 @@ func testGoingOn[T backend.Float](t *testing.T) {
 		}
 	}
 }
-
