@@ -40,10 +40,13 @@ func (t *timer[T]) setRatio(ratio func(lane int) float64) {
 		l := &t.ref.lanes[i]
 		r := ratio(i)
 		t.hy[i] = 1
+		tol := l.tolerance(ratioTol)
 		if math.IsInf(r, 1) { // over a tolerance of 0, if that of the lane is relative
 			t.hy[i], r = 0, 1
+			if tol.Abs > 0 {
+				r = 1e6 // large is all that it can be, and not near 1
+			}
 		}
-		tol := l.tolerance(ratioTol)
 		scale := tol.Abs + tol.Rel*float64(t.hy[i])
 		t.hk[i] = T(r * (tol.Abs + tol.Rel) / math.Abs(l.step.h))
 		if l.status == backend.StatusRunning {
