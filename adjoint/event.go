@@ -96,13 +96,11 @@ type jumps[T backend.Float] struct {
 	at     map[int][]place // by attempt, in order
 	theta  [][]T           // dL/dθ of the events
 
-	field             backend.Field[T]
-	dev               backend.Backend[T]
-	clk               backend.Clock
-	state, slope      backend.Vec[T]
-	lambda, out, host []T
-	pi                [][]T
-	weights           []float64
+	slopes      *slopes[T]
+	dev         backend.Backend[T]
+	lambda, out []T
+	pi          [][]T
+	weights     []float64
 }
 
 // place is an occurrence.
@@ -110,11 +108,11 @@ type place struct{ sample, index int }
 
 // newJumps returns nil if nothing of the solve depends on events.
 func newJumps[T backend.Float](d *solver.Device[T], sol *solver.Solution[T], masked []bool, cot [][]EventCotangent[T], m *reversal[T]) (*jumps[T], error) {
-	j := &jumps[T]{events: solver.EventsOf(d), sol: sol, cot: cot, at: map[int][]place{}, field: d.Field, dev: d.Backend}
+	j := &jumps[T]{events: solver.EventsOf(d), sol: sol, cot: cot, at: map[int][]place{}, dev: d.Backend}
 	for b, found := range sol.Events {
 		for i, o := range found {
-			if e := &j.events[o.Event]; e.BackG == nil || e.Reset != nil && e.BackReset == nil {
-				return nil, fmt.Errorf("event %d has no BackG, or no BackReset; set them, or make it by solver.NewEvent", o.Event)
+			if err := differentiable(j.events, o.Event); err != nil {
+				return nil, err
 			}
 			if masked == nil || !masked[b] {
 				j.at[o.Attempt] = append(j.at[o.Attempt], place{b, i})
@@ -125,31 +123,86 @@ func newJumps[T backend.Float](d *solver.Device[T], sol *solver.Solution[T], mas
 		j.theta = append(j.theta, make([]T, len(e.Theta)))
 	}
 	n := sol.Batch * sol.Dim
-	j.lambda, j.out, j.host = make([]T, n), make([]T, n), make([]T, n)
+	j.lambda, j.out = make([]T, n), make([]T, n)
 	for range m.pi {
 		j.pi = append(j.pi, make([]T, n))
 	}
 	j.weights = make([]float64, len(m.tab.Dense.P))
 	var err error
-	if j.clk, err = d.Backend.NewClock(sol.Batch); err != nil {
-		return nil, err
+	j.slopes, err = newSlopes(d, sol.Batch)
+	return j, err
+}
+
+// differentiable returns an error if an event lacks products.
+func differentiable[T backend.Float](events []solver.Event[T], i int) error {
+	if e := &events[i]; e.BackG == nil || e.Reset != nil && e.BackReset == nil {
+		return fmt.Errorf("event %d has no BackG, or no BackReset; set them, or make it by solver.NewEvent", i)
 	}
-	if j.state, err = d.Backend.NewVec(1, sol.Batch, sol.Dim); err == nil {
-		j.slope, err = d.Backend.NewVec(1, sol.Batch, sol.Dim)
-	}
-	if err != nil {
-		j.free()
-		return nil, err
-	}
-	return j, nil
+	return nil
 }
 
 func (j *jumps[T]) free() {
 	if j != nil {
-		j.clk.Close()
-		j.dev.Free(j.state)
-		j.dev.Free(j.slope)
+		j.slopes.free()
 	}
+}
+
+// slopes evaluates f at times and states of single samples.
+type slopes[T backend.Float] struct {
+	field backend.Field[T]
+	dev   backend.Backend[T]
+	clk   backend.Clock
+	z, dz backend.Vec[T]
+	spans []backend.Span
+	host  []T
+}
+
+func newSlopes[T backend.Float](d *solver.Device[T], batch int) (*slopes[T], error) {
+	s := &slopes[T]{field: d.Field, dev: d.Backend, spans: make([]backend.Span, batch), host: make([]T, batch*d.Field.Dim())}
+	var err error
+	if s.clk, err = d.Backend.NewClock(batch); err != nil {
+		return nil, err
+	}
+	if s.z, err = d.Backend.NewVec(1, batch, d.Field.Dim()); err == nil {
+		s.dz, err = d.Backend.NewVec(1, batch, d.Field.Dim())
+	}
+	if err != nil {
+		s.free()
+		return nil, err
+	}
+	s.clear()
+	return s, nil
+}
+
+func (s *slopes[T]) free() {
+	if s != nil {
+		s.clk.Close()
+		s.dev.Free(s.z)
+		s.dev.Free(s.dz)
+	}
+}
+
+func (s *slopes[T]) clear() {
+	for b := range s.spans {
+		s.spans[b] = backend.Span{Stops: []float64{0}} // done at once
+	}
+	clear(s.host)
+}
+
+// set asks for f of a sample.
+func (s *slopes[T]) set(sample int, t float64, z []T) {
+	copy(s.host[sample*len(z):], z)
+	s.spans[sample] = backend.Span{T0: t, Stops: []float64{math.Nextafter(t, math.Inf(1))}, H0: 1}
+}
+
+// eval returns f of the samples asked for, in their rows.
+func (s *slopes[T]) eval() ([]T, error) {
+	s.dev.Upload(s.z, s.host)
+	s.dev.Start(s.clk, s.spans...)
+	s.field.Eval(s.dz, backend.At{Clock: s.clk, Rows: backend.Running}, s.z)
+	s.clear()
+	f := make([]T, len(s.host))
+	return f, s.dev.Download(f, s.dz)
 }
 
 func (j *jumps[T]) occurrence(p place) (*solver.Occurrence[T], *solver.Event[T], EventCotangent[T]) {
@@ -161,24 +214,13 @@ func (j *jumps[T]) occurrence(p place) (*solver.Occurrence[T], *solver.Event[T],
 	return o, &j.events[o.Event], c
 }
 
-// slopes evaluates f at the states of the occurrences, one a sample at most.
-func (j *jumps[T]) slopes(places []place, state func(*solver.Occurrence[T]) []T) ([]T, error) {
-	dim := j.sol.Dim
-	spans := make([]backend.Span, j.sol.Batch)
-	for b := range spans {
-		spans[b].Stops = []float64{0} // done at once
-	}
-	clear(j.host)
+// slopesAt evaluates f at the states of the occurrences, one a sample at most.
+func (j *jumps[T]) slopesAt(places []place, state func(*solver.Occurrence[T]) []T) ([]T, error) {
 	for _, p := range places {
 		o, _, _ := j.occurrence(p)
-		copy(j.host[p.sample*dim:], state(o))
-		spans[p.sample] = backend.Span{T0: o.T, Stops: []float64{math.Nextafter(o.T, math.Inf(1))}, H0: 1}
+		j.slopes.set(p.sample, o.T, state(o))
 	}
-	j.dev.Upload(j.state, j.host)
-	j.dev.Start(j.clk, spans...)
-	j.field.Eval(j.slope, backend.At{Clock: j.clk, Rows: backend.Running}, j.state)
-	f := make([]T, len(j.host))
-	return f, j.dev.Download(f, j.slope)
+	return j.slopes.eval()
 }
 
 func addTo[T backend.Float](dst, x []T) {
@@ -242,11 +284,11 @@ func (j *jumps[T]) before(m *reversal[T], n int) error {
 	if cut == nil {
 		return nil
 	}
-	before, err := j.slopes(cut, func(o *solver.Occurrence[T]) []T { return o.Before })
+	before, err := j.slopesAt(cut, func(o *solver.Occurrence[T]) []T { return o.Before })
 	if err != nil {
 		return err
 	}
-	after, err := j.slopes(cut, func(o *solver.Occurrence[T]) []T { return o.After })
+	after, err := j.slopesAt(cut, func(o *solver.Occurrence[T]) []T { return o.After })
 	if err != nil {
 		return err
 	}
@@ -296,7 +338,7 @@ func (j *jumps[T]) inside(m *reversal[T], n int) error {
 			if c.T == 0 && c.Before == nil && c.After == nil {
 				continue
 			}
-			before, err := j.slopes([]place{p}, func(o *solver.Occurrence[T]) []T { return o.Before })
+			before, err := j.slopesAt([]place{p}, func(o *solver.Occurrence[T]) []T { return o.Before })
 			if err != nil {
 				return err
 			}

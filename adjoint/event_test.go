@@ -173,6 +173,88 @@ func TestEvent_GradientOfACrossing(t *testing.T) {
 	wants(t, err, "continuous", "use Discrete")
 }
 
+// Forward sensitivities through the same events: every derivative along random
+// directions equals that of the discrete adjoint, whose steps are the same.
+func TestEvent_SensitivityMatchesAdjoint(t *testing.T) {
+	e := bouncing(0.9, 0.05)
+	noted := solver.NewEvent([]float64{0.3}, level[float64], level[field.Dual], nil, nil)
+	set := solver.Settings{Stepping: solver.PerSample, RTol: 1e-8, ATol: 1e-9}
+	s := newSolver(t, field.New(3, []float64{0.05}, ball[float64], ball[field.Dual]), set, e, noted)
+	z0 := []float64{1, 0.3, 9.81, 1.5, -0.2, 3.7}
+	samples := []solver.Sample{{Times: []float64{0, 0.9, 1.3, 2}}, {Times: []float64{0, 2.2, 3}}}
+	a, err := adjoint.New(s, adjoint.Settings{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer a.Close()
+	sol, err := a.SolveEach(ctx, z0, samples)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dLdz, cot := make([]float64, len(sol.Y)), make([][]adjoint.EventCotangent[float64], 2)
+	for i := range dLdz {
+		dLdz[i] = math.Sin(float64(i))
+	}
+	for b, found := range sol.Events {
+		if len(found) < 4 {
+			t.Fatalf("%d events", len(found))
+		}
+		for i := range found {
+			w := math.Cos(float64(i + 3*b))
+			cot[b] = append(cot[b], adjoint.EventCotangent[float64]{T: w, Before: []float64{1, w, 0}, After: []float64{0, 2 * w, w}})
+		}
+	}
+	g, err := a.GradientsEvents(ctx, sol, dLdz, cot)
+	if err != nil {
+		t.Fatal(err)
+	}
+	v, err := adjoint.NewSensitivity(s, adjoint.SensitivitySettings{NoErrorControl: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer v.Close()
+	dirs := []adjoint.Tangent[float64]{
+		{Z0: []float64{1, -0.5, 0.3, 0.2, 1, -1}, Theta: []float64{0.7}, Events: [][]float64{{0.3, -0.4}, {0.5}}},
+		{Events: [][]float64{nil, {1}}}, {Z0: []float64{0, 0, 1, 0, 0, 0}},
+	}
+	tan, err := v.SolveEach(ctx, z0, samples, dirs)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := tan.Derivatives(dLdz)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var want []float64
+	for m, dir := range dirs {
+		for b := range cot {
+			for i, c := range cot[b] {
+				e := tan.Events[m][b][i]
+				got[m] += c.T * e.T
+				for j := range 3 {
+					got[m] += c.Before[j]*e.Before[j] + c.After[j]*e.After[j]
+				}
+			}
+		}
+		sum := 0.0
+		for i, x := range dir.Z0 {
+			sum += x * g.Z0[i]
+		}
+		for i, x := range dir.Theta {
+			sum += x * g.Theta[i]
+		}
+		for k, q := range dir.Events {
+			for i, x := range q {
+				sum += x * g.Events[k][i]
+			}
+		}
+		want = append(want, sum)
+	}
+	closeTo(t, "dL along directions", got, want, 1e-10)
+	_, err = v.SolveEach(ctx, z0, samples, []adjoint.Tangent[float64]{{Events: [][]float64{{1}, {1}}}})
+	wants(t, err, "Events[0] has 1 elements", "2 parameters")
+}
+
 func pendulum[T field.Number](_ T, z, th, dz []T) { dz[0], dz[1] = z[1], -th[0]*field.Sin(z[0]) }
 
 func level[T field.Number](_ T, z, th []T) T { return z[0] - th[0] }

@@ -47,11 +47,14 @@ func HessianVector[T backend.Float](ctx context.Context, s *solver.Solver[T], z0
 		if _, ok := d.Backend.(backend.Reverser[T]); !ok {
 			return fmt.Errorf("adjoint: Hessian-vector products on %s: %w: use a cpu backend", d.Backend.Name(), backend.ErrUnsupported)
 		}
+		if len(solver.EventsOf(d)) > 0 {
+			return fmt.Errorf("adjoint: Hessian-vector products of a solver with events: %w: use a solver without", backend.ErrUnsupported)
+		}
 		p, err := d.Problem(z0, ts, nil)
 		if err != nil {
 			return err
 		}
-		if err := checkDirections([]Tangent[T]{dir}, len(z0), d.Field.NumParams()); err != nil {
+		if err := checkDirections([]Tangent[T]{dir}, len(z0), d); err != nil {
 			return fmt.Errorf("adjoint: %w", err)
 		}
 		tan, err := v.integrate(ctx, d, p, []Tangent[T]{dir})

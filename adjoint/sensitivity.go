@@ -33,10 +33,11 @@ type Sensitivity[T backend.Float] struct {
 	set  SensitivitySettings
 	keep step.Keep
 
-	loop  *step.Loop[T]
-	sys   *variational[T]
-	shape sensitivityShape // what loop was made for
-	lost  bool             // a device failed: what the memory holds is not known
+	loop    *step.Loop[T]
+	sys     *variational[T]
+	carried *carried[T]      // nil if the solver has no events
+	shape   sensitivityShape // what loop was made for
+	lost    bool             // a device failed: what the memory holds is not known
 }
 
 // SensitivitySettings says how derivatives are integrated. Its zero value is the default.
@@ -52,8 +53,9 @@ type SensitivitySettings struct {
 
 // Tangent is a direction of differentiation: a change of z0 and one of θ.
 type Tangent[T backend.Float] struct {
-	Z0    []T // v, row-major [B, D]; nil is zero
-	Theta []T // w, [P]; nil is zero
+	Z0     []T   // v, row-major [B, D]; nil is zero
+	Theta  []T   // w, [P]; nil is zero
+	Events [][]T // of the parameters of the solver's events, [event][parameter]; nil is zero
 }
 
 // StateTangents are the D unit vectors of a state, each in all samples of the batch at
@@ -85,6 +87,9 @@ type TangentSolution[T backend.Float] struct {
 	// S[m] is the derivative along direction m, laid out as Y, t0 included. It is NaN
 	// where Y is.
 	S [][]T
+	// Events[m] is the derivative of Solution.Events along direction m; nil if the
+	// solver has none.
+	Events [][][]EventTangent[T]
 }
 
 // Derivatives is the derivative of a loss along every direction, Σ dLdz·S, given the
@@ -116,15 +121,6 @@ func NewSensitivity[T backend.Float](s *solver.Solver[T], set SensitivitySetting
 	if s == nil {
 		return nil, errors.New("adjoint: NewSensitivity needs a solver, and got nil; solver.New makes one")
 	}
-	err := s.OnDevice(func(d *solver.Device[T]) error {
-		if len(solver.EventsOf(d)) > 0 {
-			return fmt.Errorf("adjoint: sensitivities of a solver with events: %w: use Discrete, or a solver without events", backend.ErrUnsupported)
-		}
-		return nil
-	})
-	if err != nil {
-		return nil, err
-	}
 	return &Sensitivity[T]{s: s, set: set}, nil
 }
 
@@ -141,6 +137,8 @@ func (v *Sensitivity[T]) free() {
 		v.loop.Free()
 		v.sys.free()
 	}
+	v.carried.free()
+	v.carried = nil
 	v.loop, v.sys, v.lost = nil, nil, false
 }
 
@@ -171,7 +169,7 @@ func (v *Sensitivity[T]) solve(ctx context.Context, z0 []T, ts []float64, sample
 		if err != nil {
 			return err
 		}
-		if err := checkDirections(directions, len(z0), d.Field.NumParams()); err != nil {
+		if err := checkDirections(directions, len(z0), d); err != nil {
 			return fmt.Errorf("adjoint: %w", err)
 		}
 		tan, err = v.integrate(ctx, d, p, directions)
@@ -180,7 +178,8 @@ func (v *Sensitivity[T]) solve(ctx context.Context, z0 []T, ts []float64, sample
 	return tan, err
 }
 
-func checkDirections[T backend.Float](directions []Tangent[T], states, params int) error {
+func checkDirections[T backend.Float](directions []Tangent[T], states int, d *solver.Device[T]) error {
+	params, events := d.Field.NumParams(), solver.EventsOf(d)
 	if len(directions) == 0 {
 		return errors.New("there are no directions; give at least one, or use Solver.Solve")
 	}
@@ -191,10 +190,21 @@ func checkDirections[T backend.Float](directions []Tangent[T], states, params in
 		if dir.Theta != nil && len(dir.Theta) != params {
 			return fmt.Errorf("directions[%d].Theta has %d elements and the right-hand side %d parameters; give one for each, or leave it nil", m, len(dir.Theta), params)
 		}
-		for _, x := range []struct {
+		type named struct {
 			name string
 			of   []T
-		}{{"Z0", dir.Z0}, {"Theta", dir.Theta}} {
+		}
+		all := []named{{"Z0", dir.Z0}, {"Theta", dir.Theta}}
+		if dir.Events != nil && len(dir.Events) != len(events) {
+			return fmt.Errorf("directions[%d].Events has %d entries and the solver %d events; give one for each, or leave it nil", m, len(dir.Events), len(events))
+		}
+		for i, q := range dir.Events {
+			if q != nil && len(q) != len(events[i].Theta) {
+				return fmt.Errorf("directions[%d].Events[%d] has %d elements and the event %d parameters; give one for each, or leave it nil", m, i, len(q), len(events[i].Theta))
+			}
+			all = append(all, named{fmt.Sprintf("Events[%d]", i), q})
+		}
+		for _, x := range all {
 			for i, v := range x.of {
 				if v-v != 0 {
 					return fmt.Errorf("directions[%d].%s[%d] is %g; give finite numbers", m, x.name, i, float64(v))
@@ -224,6 +234,9 @@ func (v *Sensitivity[T]) integrate(ctx context.Context, d *solver.Device[T], p *
 				d.Backend.Upload(w, dir.Theta)
 			}
 		}
+		if v.carried != nil {
+			v.carried.along = directions
+		}
 		_, err := loop.Run(ctx, spans...)
 		v.lost = err != nil
 		return err
@@ -232,6 +245,9 @@ func (v *Sensitivity[T]) integrate(ctx context.Context, d *solver.Device[T], p *
 		return nil, failure
 	}
 	tan := &TangentSolution[T]{Solution: sol, S: make([][]T, len(directions))}
+	if v.carried != nil {
+		tan.Events = v.carried.moved
+	}
 	for m, dir := range directions {
 		tan.S[m] = make([]T, len(sol.Y))
 		if loop != nil {
@@ -296,9 +312,23 @@ func (v *Sensitivity[T]) prepare(d *solver.Device[T], p *solver.Problem[T], dire
 	if err == nil {
 		v.loop, err = p.NewLoop(v.keep, func(c *step.Config[T]) {
 			c.Blocks, c.System, c.FirstBlock = 1+len(directions), sys, v.set.NoErrorControl
+			if c.Hook != nil {
+				v.carried = &carried[T]{inner: c.Hook, events: solver.EventsOf(d)}
+				v.carried.found = c.Hook.(interface {
+					Found() [][]solver.Occurrence[T]
+				}).Found
+				c.Hook = v.carried
+			}
 		})
 	}
+	if err == nil && v.carried != nil {
+		v.carried.slopes, err = newSlopes(d, v.loop.Rows)
+	}
 	if err != nil {
+		if v.loop != nil {
+			v.loop.Free()
+		}
+		v.loop, v.carried = nil, nil
 		sys.free()
 		return fmt.Errorf("adjoint: %d directions: %w", len(directions), err)
 	}

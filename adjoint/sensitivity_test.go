@@ -167,9 +167,9 @@ func TestSensitivity_Float32MatchesFloat64(t *testing.T) {
 	z0, ts, v, w := noise(r, 5*3, 0.7), []float64{0, 0.4, 1}, noise(r, 5*3, 1), noise(r, len(m.Theta), 1)
 	for _, stepping := range []solver.Stepping{solver.Joint, solver.PerSample} {
 		set := solver.Settings{RTol: 1e-6, ATol: 1e-6, Stepping: stepping}
-		wide := tangents(t, newSolver(t, m, set), adjoint.SensitivitySettings{}, z0, ts, []adjoint.Tangent[float64]{{v, w}})
+		wide := tangents(t, newSolver(t, m, set), adjoint.SensitivitySettings{}, z0, ts, []adjoint.Tangent[float64]{{Z0: v, Theta: w}})
 		single := tangents(t, newSolver(t, mlp.Convert[float32](m), set), adjoint.SensitivitySettings{}, problems.Convert[float32](z0), ts,
-			[]adjoint.Tangent[float32]{{problems.Convert[float32](v), problems.Convert[float32](w)}})
+			[]adjoint.Tangent[float32]{{Z0: problems.Convert[float32](v), Theta: problems.Convert[float32](w)}})
 		closeTo(t, "S", single.S[0], wide.S[0], 1e-5)
 	}
 }

@@ -13,7 +13,8 @@ import (
 	"github.com/seed-5f5774c8/neuralode/tableau"
 )
 
-// locator finds the events in the steps that a loop accepts.
+// locator finds the events in the steps that a loop accepts, from the first block of its
+// state.
 type locator[T backend.Float] struct {
 	events  []Event[T]
 	lanes   []tracked
@@ -46,6 +47,9 @@ type tracked struct {
 
 func newLocator[T backend.Float](events []Event[T]) *locator[T] { return &locator[T]{events: events} }
 
+// Found are the events so far, of each sample.
+func (c *locator[T]) Found() [][]Occurrence[T] { return c.found }
+
 // Begin notes the signs at the start.
 func (c *locator[T]) Begin(l *step.Loop[T]) error {
 	n := l.Rows * l.Cols
@@ -61,7 +65,7 @@ func (c *locator[T]) Begin(l *step.Loop[T]) error {
 	if err := l.Backend.Lanes(l.Clock, c.read); err != nil {
 		return err
 	}
-	if err := l.Backend.Download(c.y, l.Y.Vec); err != nil {
+	if err := l.Backend.Download(c.y, l.Y.Of[0]); err != nil {
 		return err
 	}
 	for b := range c.lanes {
@@ -102,14 +106,14 @@ func (c *locator[T]) Decided(l *step.Loop[T]) error {
 	if !any {
 		return nil
 	}
-	if err := dev.Download(c.y, l.Y.Vec); err != nil {
+	if err := dev.Download(c.y, l.Y.Of[0]); err != nil {
 		return err
 	}
-	if err := dev.Download(c.y1, l.Trial.Vec); err != nil {
+	if err := dev.Download(c.y1, l.Trial.Of[0]); err != nil {
 		return err
 	}
 	for j := range c.k {
-		if err := dev.Download(c.k[j], l.Stages()[j]); err != nil {
+		if err := dev.Download(c.k[j], l.StagesOf(0)[j]); err != nil {
 			return err
 		}
 	}
@@ -121,7 +125,7 @@ func (c *locator[T]) Decided(l *step.Loop[T]) error {
 	}
 	if cut {
 		dev.(backend.Cutter[T]).Cut(l.Clock, c.cuts, c.status)
-		dev.Upload(l.Trial.Vec, c.y1)
+		dev.Upload(l.Trial.Of[0], c.y1)
 	}
 	return nil
 }
@@ -142,7 +146,7 @@ func (c *locator[T]) Moved(l *step.Loop[T]) error {
 		}
 		copy(c.y[b*d:], row)
 	}
-	l.Backend.Upload(l.Y.Vec, c.y)
+	l.Backend.Upload(l.Y.Of[0], c.y)
 	return nil
 }
 

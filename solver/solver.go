@@ -248,7 +248,11 @@ func (d *Device[T]) run(ctx context.Context, loop *step.Loop[T], z0 []T, g grid,
 		return nil, fmt.Errorf("solver: %w", err)
 	}
 	err := s.finish(ctx, sol, sol.reached)
-	if c, ok := loop.Hook.(*locator[T]); ok {
+	hook := loop.Hook
+	if outer, ok := hook.(interface{ Inner() step.Hook[T] }); ok {
+		hook = outer.Inner()
+	}
+	if c, ok := hook.(*locator[T]); ok {
 		sol.Events, c.found = c.found, nil
 		c.blame(err)
 	}
