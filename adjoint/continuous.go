@@ -281,7 +281,8 @@ func (c *continuous[T]) memory(d *solver.Device[T], want memoryShape) (*memory[T
 	}
 	if err := mem.allocate(dev, cfg, sys, want, c.full); err != nil {
 		mem.free(dev)
-		return nil, err
+		size := step.Size(cfg) + mem.size - mem.fixed + timesSize[T](want.batch, f.Dim(), want.jumps, want.ragged)
+		return nil, step.TooLarge(err, dev, want.batch, size, mem.fixed)
 	}
 	c.mem, c.shape = mem, want
 	return mem, nil

@@ -50,10 +50,12 @@ func (r *recording[T]) solveOnDevice(ctx context.Context, d *solver.Device[T], z
 }
 
 func (d *discrete[T]) solveOnDevice(ctx context.Context, dev *solver.Device[T], z0 backend.Vec[T], ts []float64) (backend.Vec[T], error) {
-	return d.rec.solveOnDevice(ctx, dev, z0, ts)
+	table, err := d.rec.solveOnDevice(ctx, dev, z0, ts)
+	return table, d.short(dev, err)
 }
 
-func (d *discrete[T]) thetaOnDevice(ctx context.Context, dev *solver.Device[T], ts []float64, jumps []int, states, dLdz backend.Vec[T]) (backend.Vec[T], error) {
+func (d *discrete[T]) thetaOnDevice(ctx context.Context, dev *solver.Device[T], ts []float64, jumps []int, states, dLdz backend.Vec[T]) (theta backend.Vec[T], err error) {
+	defer func() { err = d.short(dev, err) }()
 	m, err := d.memory(dev)
 	if err != nil {
 		return nil, fmt.Errorf("adjoint: %w", err)

@@ -52,11 +52,13 @@ func (d *discrete[T]) free(dev backend.Backend[T]) {
 	d.rec.free()
 }
 
-func (d *discrete[T]) solve(ctx context.Context, _ *solver.Device[T], p *solver.Problem[T]) (*solver.Solution[T], error) {
-	return d.rec.solve(ctx, p)
+func (d *discrete[T]) solve(ctx context.Context, dev *solver.Device[T], p *solver.Problem[T]) (*solver.Solution[T], error) {
+	sol, err := d.rec.solve(ctx, p)
+	return sol, d.short(dev, err)
 }
 
-func (d *discrete[T]) gradient(ctx context.Context, dev *solver.Device[T], sol *solver.Solution[T], dLdz []T, events [][]EventCotangent[T], g *Gradient[T]) error {
+func (d *discrete[T]) gradient(ctx context.Context, dev *solver.Device[T], sol *solver.Solution[T], dLdz []T, events [][]EventCotangent[T], g *Gradient[T]) (err error) {
+	defer func() { err = d.short(dev, err) }()
 	if err := d.rec.have(ctx, dev, sol); err != nil {
 		return err
 	}

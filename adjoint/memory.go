@@ -22,6 +22,8 @@ type memory[T backend.Float] struct {
 	host  []T // one table
 	state []T // one state
 	owned []backend.Vec[T]
+	size  int64 // about the bytes of these,
+	fixed int64 // and those of them that do not grow with the batch
 }
 
 // a is the block of the state that holds the cotangent.
@@ -29,6 +31,7 @@ func (m *memory[T]) a() backend.Vec[T] { return m.loop.Y.Of[len(m.loop.Y.Of)-1] 
 
 func (m *memory[T]) allocate(dev backend.Backend[T], cfg step.Config[T], sys *augmented[T], want memoryShape, full bool) (err error) {
 	vec := func(blocks, rows, cols int) (v backend.Vec[T]) {
+		m.size += step.VecSize[T](blocks, rows, cols)
 		if err == nil {
 			if v, err = dev.NewVec(blocks, rows, cols); err == nil {
 				m.owned = append(m.owned, v)
@@ -47,9 +50,13 @@ func (m *memory[T]) allocate(dev backend.Backend[T], cfg step.Config[T], sys *au
 		sys.z = vec(1, cfg.Rows, cfg.Cols)
 	}
 	if p := sys.field.NumParams(); p > 0 {
-		m.theta = vec(1, 1, p)
+		params := func() backend.Vec[T] {
+			m.fixed += step.VecSize[T](1, 1, p)
+			return vec(1, 1, p)
+		}
+		m.theta = params()
 		if cfg.Lanes == 1 {
-			q := newJoint(sys, cfg.Tableau, full, func() backend.Vec[T] { return vec(1, 1, p) })
+			q := newJoint(sys, cfg.Tableau, full, params)
 			cfg.ErrorParts = q.errorParts()
 			sys.quad = q
 		} else {

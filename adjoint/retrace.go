@@ -82,7 +82,9 @@ func (r *reversible[T]) memory(d *solver.Device[T]) (*retrace[T], error) {
 	r.mem = nil
 	m := &retrace[T]{dev: d.Backend.(backend.Reverser[T]), field: d.Field, loop: loop, work: loop.Trial.Of[0], states: loop.Y.Of}
 	var err error
+	size := step.Size(loop.Config) + step.ClockSize(loop.Lanes) + timesSize[T](loop.Rows, loop.Cols, loop.Saves, loop.Ragged)
 	vec := func(blocks, rows, cols int) (v backend.Vec[T]) {
+		size += step.VecSize[T](blocks, rows, cols)
 		if err == nil {
 			if v, err = m.dev.NewVec(blocks, rows, cols); err == nil {
 				m.owned = append(m.owned, v)
@@ -108,7 +110,8 @@ func (r *reversible[T]) memory(d *solver.Device[T]) (*retrace[T], error) {
 	}
 	if err != nil {
 		m.free(d.Backend)
-		return nil, err
+		r.rec.free()
+		return nil, step.TooLarge(err, d.Backend, loop.Rows, size, 0)
 	}
 	// Without the stages that serve the error alone.
 	along := &increment{r.along.c[:r.n], r.along.a[:r.n], r.along.b}

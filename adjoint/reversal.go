@@ -59,10 +59,10 @@ func newReversal[T backend.Float](d *solver.Device[T], loop *step.Loop[T], again
 	tab := loop.Tableau
 	m := &reversal[T]{
 		dev: d.Backend.(backend.Reverser[T]), field: d.Field, loop: loop, tab: tab,
-		again: again, end: -1, dense: tab.Dense.P,
+		again: again, end: -1,
 	}
-	if loop.Saves == 0 {
-		m.dense = nil
+	if loop.Saves > 0 {
+		m.dense = tab.Dense.P
 	}
 	switch s := tab.Stages(); {
 	case tab.FSAL:
@@ -72,20 +72,14 @@ func newReversal[T backend.Float](d *solver.Device[T], loop *step.Loop[T], again
 	}
 	m.ones = slices.Repeat([]float64{1}, len(loop.K)+1)
 	var err error
-	vec := func(blocks, rows, cols int) (v backend.Vec[T]) {
+	m.allocate(func(blocks, rows, cols int) (v backend.Vec[T]) {
 		if err == nil {
 			if v, err = m.dev.NewVec(blocks, rows, cols); err == nil {
 				m.owned = append(m.owned, v)
 			}
 		}
 		return v
-	}
-	m.z, m.zero = vec(1, loop.Rows, loop.Cols), vec(1, loop.Rows, loop.Cols)
-	m.costate.allocate(m, vec)
-	if loop.Blocks == 2 {
-		m.v, m.tangent = vec(1, loop.Rows, loop.Cols), &costate[T]{}
-		m.tangent.allocate(m, vec)
-	}
+	})
 	if err != nil {
 		m.free(d.Backend)
 		return nil, err
@@ -111,6 +105,29 @@ func newReversal[T backend.Float](d *solver.Device[T], loop *step.Loop[T], again
 		m.coef, m.extraA = append(m.coef, coef), append(m.extraA, extra)
 	}
 	return m, nil
+}
+
+func (m *reversal[T]) allocate(vec func(blocks, rows, cols int) backend.Vec[T]) {
+	loop := m.loop
+	m.z, m.zero = vec(1, loop.Rows, loop.Cols), vec(1, loop.Rows, loop.Cols)
+	m.costate.allocate(m, vec)
+	if loop.Blocks == 2 {
+		m.v, m.tangent = vec(1, loop.Rows, loop.Cols), &costate[T]{}
+		m.tangent.allocate(m, vec)
+	}
+}
+
+// reversalSize is about the number of bytes that newReversal allocates.
+func reversalSize[T backend.Float](d *solver.Device[T], loop *step.Loop[T]) (n int64) {
+	m := &reversal[T]{field: d.Field, loop: loop}
+	if loop.Saves > 0 {
+		m.dense = loop.Tableau.Dense.P
+	}
+	m.allocate(func(blocks, rows, cols int) backend.Vec[T] {
+		n += step.VecSize[T](blocks, rows, cols)
+		return nil
+	})
+	return n
 }
 
 func (c *costate[T]) allocate(m *reversal[T], vec func(blocks, rows, cols int) backend.Vec[T]) {

@@ -3,6 +3,7 @@ package backend_test
 import (
 	"errors"
 	"fmt"
+	"math"
 	"testing"
 
 	"github.com/seed-5f5774c8/neuralode/backend"
@@ -48,6 +49,57 @@ func TestDeviceError_Is(t *testing.T) {
 		var found *backend.DeviceError
 		if !errors.As(err, &found) || found != original {
 			t.Errorf("errors.As finds %v", found)
+		}
+	}
+}
+
+func TestMemoryError(t *testing.T) {
+	driver := &backend.DeviceError{Op: "cuMemAlloc", Code: 2, Name: "CUDA_ERROR_OUT_OF_MEMORY", Text: "no room", Err: backend.ErrOutOfMemory}
+	for _, c := range []struct {
+		err  backend.MemoryError
+		want string
+	}{
+		{
+			backend.MemoryError{Wanted: 3 << 30, Free: 5 << 19, InUse: 1000, Limit: 1 << 31},
+			"backend: out of device memory: 3.00 GiB are wanted, and 2.5 MiB are left of the limit of 2.00 GiB, " +
+				"with 1000 bytes in use by this backend: use a smaller batch, fewer output times, or a higher limit",
+		},
+		{
+			backend.MemoryError{Wanted: 4096, Err: driver},
+			"backend: out of device memory: 4096 bytes are wanted, and 0 bytes are free on the device, " +
+				"with 0 bytes in use by this backend: backend: cuMemAlloc failed: CUDA_ERROR_OUT_OF_MEMORY (2): no room",
+		},
+	} {
+		if got := c.err.Error(); got != c.want {
+			t.Errorf("got  %s\nwant %s", got, c.want)
+		}
+		err := fmt.Errorf("solver: %w", &c.err)
+		var found *backend.DeviceError
+		if !errors.Is(err, backend.ErrOutOfMemory) || errors.Is(err, backend.ErrClosed) || errors.As(err, &found) != (c.err.Err != nil) {
+			t.Errorf("%v is not what it is", err)
+		}
+	}
+}
+
+func TestMemoryError_Fits(t *testing.T) {
+	e := &backend.MemoryError{Free: 600, InUse: 500}
+	for _, c := range []struct {
+		n           int
+		bytes, used int64
+		want        int
+	}{
+		{100, 2000, 76, 44}, // of 1024, 896 serve
+		{100, 897, 76, 99},
+		{100, 896, 76, 0}, // all fit
+		{100, 1 << 40, 76, 0},
+		{100, 2000, 1100, 0}, // no room at all
+		{100, 2000, 5000, 0},
+		{1, 2000, 76, 0},
+		{100, 0, 76, 0},
+		{math.MaxInt, math.MaxInt64, 76, 896},
+	} {
+		if got := e.Fits(c.n, c.bytes, c.used); got != c.want {
+			t.Errorf("%+v: %d fit", c, got)
 		}
 	}
 }

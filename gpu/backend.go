@@ -17,7 +17,7 @@ import (
 // Built says whether this binary can drive a device.
 const Built = true
 
-// Backend runs solves on one device, on a stream of its own. Its zero value is not
+// Backend runs solves on one device, on one stream. Its zero value is not
 // usable; call [Open].
 type Backend[T backend.Float] struct {
 	d    *driver.Device
@@ -72,7 +72,7 @@ func Open[T backend.Float](opt Options) (*Backend[T], error) {
 			return nil, fmt.Errorf("gpu: no device has the UUID %q: %w: nvidia-smi -L lists them", opt.UUID, backend.ErrUnavailable)
 		}
 	}
-	d, err := driver.Open(index, driver.Options{Debug: opt.Debug})
+	d, err := driver.Open(index, driver.Options{Debug: opt.Debug, Stream: opt.Stream})
 	if err != nil {
 		return nil, err
 	}
@@ -117,6 +117,18 @@ func (b *Backend[T]) takeErr() error { return b.d.TakeErr() }
 func (b *Backend[T]) fail(err error) { b.d.Latch(err) }
 
 func (b *Backend[T]) alloc(n int64) (driver.Ptr, error) { return b.pool.alloc(n) }
+
+// room is alloc for a verb, which has no effect after a failure and latches its own.
+func (b *Backend[T]) room(n int64) (p driver.Ptr, ok bool) {
+	if b.d.Failed() {
+		return 0, false
+	}
+	p, err := b.alloc(n)
+	if err != nil {
+		b.fail(err)
+	}
+	return p, err == nil
+}
 
 // zeroed allocates n bytes of zeros. It returns a failure that is latched, too: what
 // the failure keeps from running would leave the memory as it was.
@@ -224,20 +236,24 @@ func (p *pool) alloc(n int64) (driver.Ptr, error) {
 	if p.limit > 0 && p.used+p.spare+n > p.limit {
 		p.trim()
 		if p.used+n > p.limit {
-			return 0, fmt.Errorf("gpu: %s more are needed, and %s of the limit of %s are in use: %w: %s", size(n), size(p.used), size(p.limit), backend.ErrOutOfMemory, remedy)
+			return 0, &backend.MemoryError{Wanted: n, Free: p.limit - p.used, InUse: p.used, Limit: p.limit}
 		}
 	}
+	full := func(err error) bool { // not a failure latched before
+		e, ok := err.(*backend.DeviceError)
+		return ok && e.Err == backend.ErrOutOfMemory
+	}
 	ptr, err := p.d.Alloc(n)
-	if errors.Is(err, backend.ErrOutOfMemory) && p.spare > 0 {
+	if full(err) && p.spare > 0 {
 		p.trim()
 		ptr, err = p.d.Alloc(n)
 	}
-	if errors.Is(err, backend.ErrOutOfMemory) {
-		free, total, e := p.d.MemInfo()
+	if full(err) {
+		free, _, e := p.d.MemInfo()
 		if e != nil {
 			return 0, err
 		}
-		return 0, fmt.Errorf("gpu: %s are needed, and %s of %s are free, with %s in use by this backend: %w; %s", size(n), size(free), size(total), size(p.used), err, remedy)
+		return 0, &backend.MemoryError{Wanted: n, Free: free, InUse: p.used, Err: err}
 	}
 	if err != nil {
 		return 0, err
@@ -245,8 +261,6 @@ func (p *pool) alloc(n int64) (driver.Ptr, error) {
 	p.take(n)
 	return ptr, nil
 }
-
-const remedy = "memory grows in proportion to the batch and to the number of output times: halve either, or use a device with more"
 
 func (p *pool) take(n int64) {
 	p.used += n
@@ -278,15 +292,4 @@ func (p *pool) trim() {
 func (p *pool) close() {
 	p.trim()
 	p.used = 0
-}
-
-// size writes a number of bytes for people.
-func size(n int64) string {
-	switch {
-	case n >= 1<<30:
-		return fmt.Sprintf("%.2f GiB", float64(n)/(1<<30))
-	case n >= 1<<20:
-		return fmt.Sprintf("%.1f MiB", float64(n)/(1<<20))
-	}
-	return fmt.Sprintf("%d bytes", n)
 }

@@ -136,9 +136,8 @@ func (c *clock[T]) scratch(size int64) (driver.Ptr, bool) {
 	if size > c.partialCap {
 		c.owner.release(c.partial, c.partialCap)
 		c.partial, c.partialCap = 0, 0
-		p, err := c.owner.alloc(size)
-		if err != nil {
-			c.owner.fail(err)
+		p, ok := c.owner.room(size)
+		if !ok {
 			return 0, false
 		}
 		c.partial, c.partialCap = p, size
@@ -173,9 +172,8 @@ func (b *Backend[T]) Start(clk backend.Clock, spans ...backend.Span) {
 	if size > c.timesCap {
 		b.release(c.times, c.timesCap)
 		c.times, c.timesCap = 0, 0
-		p, err := b.alloc(size)
-		if err != nil {
-			b.fail(err)
+		p, ok := b.room(size)
+		if !ok {
 			return
 		}
 		c.times, c.timesCap = p, size

@@ -140,6 +140,9 @@ func (f *bound[T]) reserve(n int64) (carve, bool) {
 		}
 		largest = max(largest, a.size)
 	}
+	if f.b.d.Failed() {
+		return carve{}, false
+	}
 	size := max(n, 2*largest)
 	p, err := f.b.alloc(size)
 	if errors.Is(err, backend.ErrOutOfMemory) && size > n {

@@ -93,9 +93,8 @@ func (l *learner[T]) Gather(rows []int, moves []backend.Move[T]) {
 		l.list = append(l.list, int32(r))
 	}
 	if size := 4 * n; size > l.rowsCap {
-		p, err := b.alloc(size)
-		if err != nil {
-			b.fail(err)
+		p, ok := b.room(size)
+		if !ok {
 			return
 		}
 		b.release(l.rows, l.rowsCap)

@@ -129,6 +129,44 @@ func TestOpen_ByUUID(t *testing.T) {
 	}
 }
 
+// On a stream of the caller's the results are the same; none is made, and the caller's
+// lives on.
+func TestOpen_Stream(t *testing.T) {
+	want, err := workload(open[float32](t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	lender, err := driver.Open(0, driver.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer lender.Close()
+	made := calls(func() {
+		for range 2 {
+			dev, err := gpu.Open[float32](gpu.Options{Stream: lender.Stream()})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got, err := workload(dev); err != nil || !got.equal(want) {
+				t.Errorf("%v, equal: %v", err, got.equal(want))
+			}
+			if err := dev.Close(); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+	if made["cuGraphLaunch"] == 0 || made["cuStreamCreate"] != 0 || made["cuStreamDestroy_v2"] != 0 {
+		t.Errorf("calls: %v", made)
+	}
+	if err := lender.Sync(); err != nil {
+		t.Errorf("the stream after it: %v", err)
+	}
+	faults.Fail("cuStreamGetCtx", 1, 999)
+	_, err = gpu.Open[float32](gpu.Options{Stream: lender.Stream()})
+	faults.Off()
+	checkFailure(t, "cuStreamGetCtx", 1, err, 999)
+}
+
 // A call that is not made, and answers success, leaves 0 for the compute capability.
 func TestOpen_TooOldADevice(t *testing.T) {
 	open[float32](t)
@@ -199,7 +237,11 @@ func TestMemory_TooLittle(t *testing.T) {
 			if !errors.Is(err, backend.ErrOutOfMemory) {
 				t.Fatalf("got %v", err)
 			}
-			wants(t, err.Error(), "limit of 1.0 MiB", "in use", "halve")
+			var short *backend.MemoryError
+			if !errors.As(err, &short) || short.Wanted <= short.Free || short.Free+short.InUse != limit || short.Limit != limit {
+				t.Errorf("got %+v", short)
+			}
+			wants(t, err.Error(), "limit of 1.0 MiB", "in use", "smaller batch")
 			if n := dev.MemoryUsed(); n != 0 {
 				t.Errorf("%d bytes are in use after it", n)
 			}
@@ -220,7 +262,11 @@ func TestMemory_DeviceFull(t *testing.T) {
 	if !errors.Is(err, backend.ErrOutOfMemory) {
 		t.Fatalf("4 TiB: %v", err)
 	}
-	wants(t, err.Error(), "4096.00 GiB are needed", "are free", "halve")
+	var short *backend.MemoryError
+	if !errors.As(err, &short) || short.Wanted != 4<<40 || short.Free <= 0 || short.Free >= short.Wanted || short.InUse != 0 {
+		t.Errorf("got %+v", short)
+	}
+	wants(t, err.Error(), "4096.00 GiB are wanted", "free on the device", "cuMemAlloc", "smaller batch")
 	if _, err := workload(dev); err != nil {
 		t.Errorf("the next solve: %v", err)
 	}

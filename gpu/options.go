@@ -10,6 +10,13 @@ type Options struct {
 	// MemoryLimit is the most memory to hold on the device, in bytes; 0 means what
 	// the device has.
 	MemoryLimit int64
+	// Stream is a stream of the caller's to run on, a CUstream or cudaStream_t of the
+	// device's primary context; 0 means one of the backend's own. What the caller has
+	// enqueued in it is done before the backend's work, and what he enqueues behind a
+	// call comes after that. It stays the caller's: it has to live until Close, which
+	// waits for it and leaves it alone. As steps are recorded in it, nothing else may be
+	// enqueued while a call of the backend, a solve or a gradient runs.
+	Stream uintptr
 	// Debug waits after every launch, so that a failure names its kernel. It is slow.
 	Debug bool
 }

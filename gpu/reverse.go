@@ -73,9 +73,8 @@ func (b *Backend[T]) Rewind(clk backend.Clock, tp backend.Tape[T], attempts int6
 			}
 		}
 		size := 4 * int64(len(words))
-		p, err := b.alloc(size)
-		if err != nil {
-			b.fail(err)
+		p, ok := b.room(size)
+		if !ok {
 			return
 		}
 		defer b.release(p, size)
@@ -210,9 +209,8 @@ func (b *Backend[T]) Cut(clk backend.Clock, times []float64, status []backend.St
 		words[i] = int32(s)
 	}
 	n := int64(c.lanes)
-	p, err := b.alloc(12 * n)
-	if err != nil {
-		b.fail(err)
+	p, ok := b.room(12 * n)
+	if !ok {
 		return
 	}
 	defer b.release(p, 12*n)

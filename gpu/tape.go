@@ -197,6 +197,9 @@ func (b *Backend[T]) Push(clk backend.Clock, tp backend.Tape[T], keep []backend.
 	if len(keep) != int(t.view.keep) || c.lanes != t.lanes {
 		panic("gpu: Push of another shape than the tape's")
 	}
+	if b.d.Failed() {
+		return
+	}
 	if err := t.reserve(); err != nil {
 		b.fail(err)
 		return

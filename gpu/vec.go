@@ -73,7 +73,7 @@ func (b *Backend[T]) NewVec(blocks, rows, cols int) (backend.Vec[T], error) {
 	n := int64(1)
 	for _, f := range []int{blocks, rows, cols, int(sizeOf[T]())} {
 		if f != 0 && n > math.MaxInt64/2/int64(f) {
-			return nil, fmt.Errorf("gpu: a vector of %d×%d×%d elements: %w: %s", blocks, rows, cols, backend.ErrOutOfMemory, remedy)
+			return nil, fmt.Errorf("gpu: a vector of %d×%d×%d elements: %w: use a smaller batch", blocks, rows, cols, backend.ErrOutOfMemory)
 		}
 		n *= int64(f)
 	}

@@ -78,10 +78,11 @@ type Problem[T backend.Float] struct {
 // its own times.
 func (d *Device[T]) Problem(z0 []T, ts []float64, samples []Sample) (*Problem[T], error) {
 	s := d.s
-	g := grid{times: ts, samples: samples, batch: len(samples)}
 	if samples != nil {
+		g := grid{samples: cloneSamples(samples), batch: len(samples)}
 		return &Problem[T]{d, g, z0}, s.checkSamples(z0, samples)
 	}
+	g := grid{times: ts}
 	var err error
 	g.batch, err = checkInput(s.dim, z0, ts)
 	return &Problem[T]{d, g, z0}, err

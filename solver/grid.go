@@ -30,6 +30,14 @@ func (s Sample) clone() Sample {
 	return s
 }
 
+func cloneSamples(samples []Sample) []Sample {
+	own := make([]Sample, len(samples))
+	for b := range samples {
+		own[b] = samples[b].clone()
+	}
+	return own
+}
+
 // grid is what a batch is solved over: the same times for all, or samples that have
 // their own.
 type grid struct {

@@ -176,11 +176,7 @@ func (s *Solver[T]) SolveEach(ctx context.Context, z0 []T, samples []Sample) (*S
 	if err := s.checkSamples(z0, samples); err != nil {
 		return nil, err
 	}
-	own := make([]Sample, len(samples))
-	for b := range samples {
-		own[b] = samples[b].clone()
-	}
-	return s.solve(ctx, z0, grid{batch: len(samples), samples: own})
+	return s.solve(ctx, z0, grid{batch: len(samples), samples: cloneSamples(samples)})
 }
 
 var errNoContext = errors.New("solver: a solve got a nil context; give context.Background() if nothing shall cancel it")
@@ -291,6 +287,7 @@ func (s *Solver[T]) newLoop(want shape, with func(*step.Config[T])) (*step.Loop[
 	}
 	loop, err := step.New(cfg)
 	if err != nil {
+		err = step.TooLarge(err, s.dev, want.batch, step.Size(cfg), 0)
 		return nil, fmt.Errorf("solver: a batch of %d with %d outputs: %w", want.batch, want.saves, err)
 	}
 	return loop, nil

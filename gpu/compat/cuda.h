@@ -13,6 +13,7 @@
 #undef cuGraphGetEdges
 #undef cuMemAdvise
 #undef cuMemPrefetchAsync
+#undef cuStreamGetCtx
 
 #define cuCtxCreate cuCtxCreate_v2
 CUresult CUDAAPI cuCtxCreate_v2(CUcontext *ctx, unsigned int flags, CUdevice dev);
@@ -22,5 +23,6 @@ CUresult CUDAAPI cuGraphAddDependencies(CUgraph graph, const CUgraphNode *from, 
 CUresult CUDAAPI cuGraphGetEdges(CUgraph graph, CUgraphNode *from, CUgraphNode *to, size_t *n);
 CUresult CUDAAPI cuMemAdvise(CUdeviceptr p, size_t bytes, CUmem_advise advice, CUdevice dev);
 CUresult CUDAAPI cuMemPrefetchAsync(CUdeviceptr p, size_t bytes, CUdevice dst, CUstream stream);
+CUresult CUDAAPI cuStreamGetCtx(CUstream stream, CUcontext *ctx);
 
 #endif

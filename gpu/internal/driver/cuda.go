@@ -4,6 +4,7 @@ package driver
 
 /*
 #cgo LDFLAGS: -Wl,--as-needed -ldl -L/usr/lib/x86_64-linux-gnu/stubs -L/usr/local/cuda/lib64/stubs -L${SRCDIR}
+#include <stdint.h>
 #include <stdlib.h>
 #include <cuda.h>
 
@@ -16,11 +17,24 @@ static CUresult launch(CUfunction f, unsigned gx, unsigned gy, unsigned gz, unsi
 	return cuLaunchKernel(f, gx, gy, gz, bx, by, bz, shared, s, NULL, n ? extra : NULL);
 }
 
+static CUresult launch_cooperative(CUfunction f, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz,
+                                   unsigned shared, CUstream s, void *args, size_t n) {
+	void *extra[] = {CU_LAUNCH_PARAM_BUFFER_POINTER, args, CU_LAUNCH_PARAM_BUFFER_SIZE, &n, CU_LAUNCH_PARAM_END};
+	CUlaunchAttribute together = {.id = CU_LAUNCH_ATTRIBUTE_COOPERATIVE, .value = {.cooperative = 1}};
+	CUlaunchConfig c = {
+		.gridDimX = gx, .gridDimY = gy, .gridDimZ = gz, .blockDimX = bx, .blockDimY = by, .blockDimZ = bz,
+		.sharedMemBytes = shared, .hStream = s, .attrs = &together, .numAttrs = 1,
+	};
+	return cuLaunchKernelEx(&c, f, NULL, n ? extra : NULL);
+}
+
 static CUresult load(CUmodule *m, const void *image, char *log, unsigned n) {
 	CUjit_option opts[] = {CU_JIT_ERROR_LOG_BUFFER, CU_JIT_ERROR_LOG_BUFFER_SIZE_BYTES};
 	void *vals[] = {log, (void *)(size_t)n};
 	return cuModuleLoadDataEx(m, image, 2, opts, vals);
 }
+
+static CUstream stream(uintptr_t handle) { return (CUstream)handle; }
 */
 import "C"
 
@@ -41,6 +55,10 @@ const (
 	codeNoDevice       = 100
 	codeNoBinary       = 209
 	codePTXTooNew      = 222
+	codeInvalidHandle  = 400
+	codeNotFound       = 500 // a kernel, or, by lazy.c, the call itself in an older driver
+	codeGridTooLarge   = 720
+	codeNotSupported   = 801
 )
 
 // Handles of gorgonia.org/cu as those of cuda.h: structs of one pointer.
@@ -52,7 +70,16 @@ var (
 	_ [unsafe.Sizeof(cu.Stream{}) - unsafe.Sizeof(C.CUstream(nil))]struct{}
 	_ [unsafe.Sizeof(cu.Function{}) - unsafe.Sizeof(C.CUfunction(nil))]struct{}
 	_ [unsafe.Sizeof(cu.Module{}) - unsafe.Sizeof(C.CUmodule(nil))]struct{}
+	_ [unsafe.Sizeof(cu.CUContext{}) - unsafe.Sizeof(C.CUcontext(nil))]struct{}
 )
+
+// streamOf is a stream by its handle, and inContext whether it belongs to that context.
+func streamOf(handle uintptr, ctx cu.CUContext) (s cu.Stream, inContext bool, code int) {
+	h := C.stream(C.uintptr_t(handle))
+	var of C.CUcontext
+	code = int(C.cuStreamGetCtx(h, &of))
+	return *(*cu.Stream)(unsafe.Pointer(&h)), of == *(*C.CUcontext)(unsafe.Pointer(&ctx)), code
+}
 
 // available is nil if the driver answers.
 func available() error {
@@ -98,6 +125,23 @@ func launch(f cu.Function, grid, block Dim, shared int, s cu.Stream, args []byte
 	return int(C.launch(cFunction(f), C.uint(grid.X), C.uint(grid.Y), C.uint(grid.Z), C.uint(block.X), C.uint(block.Y), C.uint(block.Z),
 		C.uint(shared), cStream(s), p, C.size_t(len(args))))
 }
+
+func launchCooperative(f cu.Function, grid, block Dim, shared int, s cu.Stream, args []byte) int {
+	var p unsafe.Pointer
+	if len(args) > 0 {
+		p = unsafe.Pointer(&args[0])
+	}
+	return int(C.launch_cooperative(cFunction(f), C.uint(grid.X), C.uint(grid.Y), C.uint(grid.Z), C.uint(block.X), C.uint(block.Y), C.uint(block.Z),
+		C.uint(shared), cStream(s), p, C.size_t(len(args))))
+}
+
+func allocAsync(n int64, s cu.Stream) (Ptr, int) {
+	var p C.CUdeviceptr
+	code := C.cuMemAllocAsync(&p, C.size_t(n), cStream(s))
+	return Ptr(p), int(code)
+}
+
+func freeAsync(p Ptr, s cu.Stream) int { return int(C.cuMemFreeAsync(C.CUdeviceptr(p), cStream(s))) }
 
 func setDynamicShared(f cu.Function, n int) int {
 	return int(C.cuFuncSetAttribute(cFunction(f), C.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, C.int(n)))

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"runtime"
 	"sync"
+	"unsafe"
 
 	"gorgonia.org/cu"
 
@@ -82,9 +83,12 @@ const maxSharedOptin cu.DeviceAttribute = 97
 type Options struct {
 	// Debug waits after every launch and names the kernel that failed.
 	Debug bool
+	// Stream is the handle of a stream of the caller's to run on, which has to live
+	// until Close; 0 makes one.
+	Stream uintptr
 }
 
-// Device is an opened device with a stream of its own.
+// Device is an opened device with a stream to run on.
 type Device struct {
 	info  Info
 	debug bool
@@ -92,6 +96,7 @@ type Device struct {
 
 	mu     sync.Mutex
 	stream cu.Stream
+	lent   bool  // the stream is the caller's
 	err    error // latched
 	closed bool
 	// capturing: between BeginCapture and EndCapture.
@@ -159,18 +164,21 @@ func Open(index int, opt Options) (*Device, error) {
 	if d.ctx, err = retain(index, dev); err != nil {
 		return nil, err
 	}
-	if err = d.makeStream(); err != nil {
+	if err = d.openStream(opt.Stream); err != nil {
 		d.ctx.release()
 		return nil, err
 	}
 	return d, nil
 }
 
-func (d *Device) makeStream() error {
+func (d *Device) openStream(handle uintptr) error {
 	ok := d.enter()
 	defer d.exit()
 	if !ok {
 		return d.take()
+	}
+	if handle != 0 {
+		return d.borrow(handle)
 	}
 	const nonBlocking cu.StreamFlags = 1
 	stream, err := cu.MakeStream(nonBlocking)
@@ -180,6 +188,27 @@ func (d *Device) makeStream() error {
 	d.stream = stream
 	return nil
 }
+
+// borrow runs on the caller's stream. The device is entered.
+func (d *Device) borrow(handle uintptr) error {
+	const remedy = "give a stream made in the device's primary context, as cudaStreamCreate makes them, or 0 for one of the backend's own"
+	const perThread = 2 // and 1 is the legacy default stream: handles of no stream in particular
+	if handle <= perThread {
+		return fmt.Errorf("gpu: stream %d is a default stream, in which steps cannot be recorded: %s", handle, remedy)
+	}
+	s, inContext, c := streamOf(handle, d.ctx.ctx)
+	if c != 0 && c != codeInvalidHandle {
+		return d.failure("cuStreamGetCtx", "", c)
+	}
+	if c != 0 || !inContext {
+		return fmt.Errorf("gpu: stream %#x is not one of device %d: %s", handle, d.info.Index, remedy)
+	}
+	d.stream, d.lent = s, true
+	return nil
+}
+
+// Stream is the handle of the stream that d runs on.
+func (d *Device) Stream() uintptr { return uintptr(unsafe.Pointer(cStream(d.stream))) }
 
 // Info describes the device.
 func (d *Device) Info() Info { return d.info }
@@ -248,6 +277,13 @@ func (d *Device) TakeErr() error {
 	return d.take()
 }
 
+// Failed reports whether a failure is latched: what enqueues has no effect then.
+func (d *Device) Failed() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.err != nil
+}
+
 // Latch makes err the failure that the next waiting call reports, unless there is one.
 func (d *Device) Latch(err error) {
 	d.mu.Lock()
@@ -302,7 +338,9 @@ func (d *Device) free() (done bool, err error) {
 		for _, m := range d.modules {
 			d.check("cuModuleUnload", m.family, code(m.mod.Unload()))
 		}
-		d.check("cuStreamDestroy", "", code(d.stream.Destroy()))
+		if !d.lent {
+			d.check("cuStreamDestroy", "", code(d.stream.Destroy()))
+		}
 	}
 	if !d.lost() { // else it was reported then
 		err = d.err

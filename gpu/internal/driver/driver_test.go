@@ -7,10 +7,13 @@ import (
 	"errors"
 	"os"
 	"os/exec"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
 	"unsafe"
+
+	"gorgonia.org/cu"
 
 	"github.com/seed-5f5774c8/neuralode/backend"
 )
@@ -295,6 +298,104 @@ func TestDevice_LaunchAndGraph(t *testing.T) {
 	g.Close()
 }
 
+// Every block counts itself, waits until all n have, and writes its number.
+const meetPTX = `
+.version 6.0
+.target sm_60
+.address_size 64
+.visible .entry meet(.param .u64 p, .param .u32 n) {
+	.reg .pred %q;
+	.reg .b32 %r<5>;
+	.reg .b64 %a<4>;
+	ld.param.u64 %a1, [p];
+	ld.param.u32 %r1, [n];
+	cvta.to.global.u64 %a1, %a1;
+	atom.global.add.u32 %r2, [%a1], 1;
+wait:
+	ld.volatile.global.u32 %r3, [%a1];
+	setp.lt.u32 %q, %r3, %r1;
+	@%q bra wait;
+	mov.u32 %r4, %ctaid.x;
+	mul.wide.u32 %a2, %r4, 4;
+	add.u64 %a3, %a1, %a2;
+	st.global.u32 [%a3+4], %r4;
+	ret;
+}
+`
+
+func TestDevice_LaunchCooperative(t *testing.T) {
+	d := open(t)
+	m, err := d.Load("meet", []byte(meetPTX))
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, err := m.Function("meet")
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := 2 * d.Info().SMs
+	p, err := d.AllocAsync(int64(4 + 4*n))
+	if errors.Is(err, backend.ErrUnsupported) {
+		t.Skip(err)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	d.Memset(p, 0, int64(4+4*n))
+	var a Args
+	d.LaunchCooperative(f, Dim{X: n}, Dim{X: 1}, 0, a.Reset().Ptr(p).I32(int32(n)))
+	got := make([]int32, 1+n)
+	if err := d.CopyDH(ptrOf(got), p, int64(4+4*n)); err != nil {
+		t.Fatal(err)
+	}
+	for i, v := range got[1:] {
+		if int(v) != i {
+			t.Fatalf("%d blocks met, block %d wrote %d", got[0], i, v)
+		}
+	}
+	d.LaunchCooperative(f, Dim{X: 1 << 30}, Dim{X: 1}, 0, &a)
+	if err := d.Sync(); !errors.Is(err, backend.ErrUnsupported) || !strings.Contains(err.Error(), "of meet failed") {
+		t.Errorf("more blocks than fit: %v", err)
+	}
+	d.FreeAsync(p)
+	if err := d.Sync(); err != nil {
+		t.Error(err)
+	}
+}
+
+// What is freed in order of the stream serves what was enqueued before.
+func TestDevice_AllocAsync(t *testing.T) {
+	d := open(t)
+	got := make([]byte, 1000)
+	for i := range 4 {
+		p, err := d.AllocAsync(1000)
+		if errors.Is(err, backend.ErrUnsupported) {
+			t.Skip(err)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		d.Memset(p, byte(i+1), 1000)
+		if i < 2 { // copied before it goes
+			if err := d.CopyDH(ptrOf(got), p, 1000); err != nil {
+				t.Fatal(err)
+			}
+			if got[0] != byte(i+1) || got[999] != byte(i+1) {
+				t.Errorf("got %d and %d, want %d", got[0], got[999], i+1)
+			}
+		}
+		if i < 3 { // the last is left to Close
+			d.FreeAsync(p)
+		}
+	}
+	if err := d.Sync(); err != nil {
+		t.Error(err)
+	}
+	if _, err := d.AllocAsync(1 << 50); !errors.Is(err, backend.ErrOutOfMemory) {
+		t.Errorf("a petabyte: %v", err)
+	}
+}
+
 // An illegal address costs the context: everything says so until a new Open.
 func TestDevice_LostContext(t *testing.T) {
 	d := open(t)
@@ -324,6 +425,47 @@ func TestDevice_LostContext(t *testing.T) {
 	again.Free(p)
 	if err := again.Sync(); err != nil {
 		t.Error(err)
+	}
+}
+
+// A stream of another context than the device's own is refused.
+func TestOpen_StreamOfAnotherContext(t *testing.T) {
+	d := open(t)
+	dev, err := cu.GetDevice(0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	ctx, err := dev.MakeContext(0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := ctx.Destroy(); err != nil {
+			t.Error(err)
+		}
+	}()
+	s, err := cu.MakeStream(0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	handle := uintptr(unsafe.Pointer(cStream(s)))
+	b, err := Open(0, Options{Stream: handle})
+	if err == nil {
+		b.Close()
+	}
+	if err == nil || !strings.Contains(err.Error(), "primary context") {
+		t.Errorf("got %v", err)
+	}
+	if b, err = Open(0, Options{Stream: d.Stream()}); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.Close(); err != nil {
+		t.Error(err)
+	}
+	if err := d.Sync(); err != nil {
+		t.Errorf("the stream that was lent: %v", err)
 	}
 }
 

@@ -34,6 +34,11 @@ func newError(op, kernel string, code int) *backend.DeviceError {
 	case code == codeNoBinary || code == codePTXTooNew:
 		e.Text += ": the driver is older than the kernels; update NVIDIA's driver"
 		e.Err = backend.ErrUnavailable
+	case code == codeGridTooLarge || code == codeNotSupported:
+		e.Err = backend.ErrUnsupported
+	case code == codeNotFound && op != "cuModuleGetFunction":
+		e.Text = "the driver does not know this call; update NVIDIA's driver"
+		e.Err = backend.ErrUnsupported
 	case losesContext(code):
 		e.Text += ": the device's context is lost with all its memory; close the backend and open a new one"
 	}

@@ -78,8 +78,23 @@ func (f *Function) SetMaxDynamicShared(n int) error {
 
 // Launch enqueues a kernel. a may be used again when it returns.
 func (d *Device) Launch(f *Function, grid, block Dim, sharedBytes int, a *Args) {
+	d.launch("cuLaunchKernel", f, func() int {
+		return launch(f.f, grid.filled(), block.filled(), sharedBytes, d.stream, a.b)
+	})
+}
+
+// LaunchCooperative is Launch of blocks that may wait for each other: all of them run
+// at once. Where they do not fit the device, or it cannot do that, the failure is
+// backend.ErrUnsupported.
+func (d *Device) LaunchCooperative(f *Function, grid, block Dim, sharedBytes int, a *Args) {
+	d.launch("cuLaunchKernelEx", f, func() int {
+		return launchCooperative(f.f, grid.filled(), block.filled(), sharedBytes, d.stream, a.b)
+	})
+}
+
+func (d *Device) launch(op string, f *Function, call func() int) {
 	if d.enter() {
-		ok := d.check("cuLaunchKernel", f.name, launch(f.f, grid.filled(), block.filled(), sharedBytes, d.stream, a.b))
+		ok := d.check(op, f.name, call())
 		if d.capturing {
 			d.captured++
 		} else {

@@ -38,6 +38,31 @@ func (d *Device) Free(p Ptr) {
 	}
 }
 
+// AllocAsync allocates n bytes from the driver's pool, in order of the stream: what was
+// freed by FreeAsync before it is there to be used again. They hold anything, and live
+// until Close at the latest. A driver without pools answers backend.ErrUnsupported.
+func (d *Device) AllocAsync(n int64) (Ptr, error) {
+	ok := d.enter()
+	defer d.exit()
+	if !ok {
+		return 0, d.take()
+	}
+	p, c := allocAsync(n, d.stream)
+	if c != 0 {
+		return 0, d.failure("cuMemAllocAsync", "", c)
+	}
+	d.memory[p] = struct{}{}
+	return p, nil
+}
+
+// FreeAsync gives memory back once everything enqueued so far is done. It enqueues.
+func (d *Device) FreeAsync(p Ptr) {
+	if d.enter() && d.check("cuMemFreeAsync", "", freeAsync(p, d.stream)) {
+		delete(d.memory, p)
+	}
+	d.exit()
+}
+
 // MemInfo is the free and the total memory of the device, in bytes.
 func (d *Device) MemInfo() (free, total int64, err error) {
 	ok := d.enter()

@@ -39,3 +39,18 @@ func TestFail_FailsThatCallOnly(t *testing.T) {
 		t.Errorf("%d calls counted, want 3", n)
 	}
 }
+
+func TestUnsupported_SaysSo(t *testing.T) {
+	d, err := driver.Open(0, driver.Options{})
+	if err != nil {
+		t.Skipf("no CUDA device: %v", err)
+	}
+	defer d.Close()
+	for _, code := range []int{500, 801} { // an older driver; one whose device cannot
+		Fail("cuMemAllocAsync", 1, code)
+		_, err := d.AllocAsync(16)
+		if !Off() || !errors.Is(err, backend.ErrUnsupported) {
+			t.Errorf("code %d: %v", code, err)
+		}
+	}
+}
