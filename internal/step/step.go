@@ -397,6 +397,9 @@ func (l *Loop[T]) Start(ctx context.Context, spans ...backend.Span) (err error) 
 	b.Start(l.Clock, spans...)
 	l.err = nil
 	l.hook(Hook[T].Begin)
+	if l.err != nil { // maybe that of Start: the clock may not be used
+		return l.err
+	}
 	if propose && ctx.Err() == nil {
 		l.firstStep()
 	}
