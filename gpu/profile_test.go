@@ -62,14 +62,14 @@ const profiled = "NEURALODE_PROFILED"
 
 // profile runs the test of the given name, which must ask profiling(t) first, in a
 // process of its own with counters, and env in its environment, and returns them by
-// kernel. It skips where the
-// driver does not count: a real one does not.
+// kernel. It skips where the driver does not count: a real one does not. A stand-in that
+// compiles kernels need not optimise them for a single run.
 func profile(t *testing.T, name string, env ...string) map[string]counts {
 	t.Helper()
 	openOrSkip[float32](t)
 	file := filepath.Join(t.TempDir(), "profile.json")
 	cmd := exec.Command(os.Args[0], "-test.run=^"+name+"$")
-	cmd.Env = append(append(os.Environ(), "CUDASIM_PROFILE="+file, profiled+"=1"), env...)
+	cmd.Env = append(append(os.Environ(), "CUDASIM_PROFILE="+file, "CUDASIM_CXXFLAGS=-O0", profiled+"=1"), env...)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
