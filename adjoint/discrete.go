@@ -190,13 +190,8 @@ func (d *discrete[T]) reverse(ctx context.Context, skip []bool, stats []solver.S
 			return err
 		}
 		dev.Rewind(loop.Clock, loop.Tape, int64(attempts), skip)
-		for n := attempts; n > first; n-- {
-			if err := context.Cause(ctx); err != nil {
-				return err
-			}
-			if err := m.step(n, through); err != nil {
-				return err
-			}
+		if err := m.steps(ctx, attempts, first, through); err != nil {
+			return err
 		}
 		if err := count(1); err != nil {
 			return err

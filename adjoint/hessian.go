@@ -99,13 +99,8 @@ func (h *HessianProduct[T]) reverse(ctx context.Context, d *solver.Device[T], v 
 	d.Backend.Upload(m.cotangents, dLdy[n:])
 	d.Backend.Upload(m.tangent.cotangents, d2Ldy[n:])
 	m.dev.Rewind(v.loop.Clock, v.loop.Tape, int64(v.loop.Attempts), nil)
-	for k := v.loop.Attempts; k > 0; k-- {
-		if err := context.Cause(ctx); err != nil {
-			return fmt.Errorf("adjoint: %w", err)
-		}
-		if err := m.step(k, nil); err != nil {
-			return fmt.Errorf("adjoint: %w", err)
-		}
+	if err := m.steps(ctx, v.loop.Attempts, 0, nil); err != nil {
+		return fmt.Errorf("adjoint: %w", err)
 	}
 	for _, x := range []struct {
 		dst []T

@@ -34,6 +34,7 @@ type retrace[T backend.Float] struct {
 	states, cot  []backend.Vec[T]
 	move         []backend.Move[T]
 	owned        []backend.Vec[T]
+	recorded     step.Recorded
 }
 
 // copyOf is one of the two copies of the state, with the increment that starts from it
@@ -63,6 +64,7 @@ func (m *retrace[T]) free(dev backend.Backend[T]) {
 	if m == nil {
 		return
 	}
+	m.recorded.Close()
 	for _, v := range m.owned {
 		dev.Free(v)
 	}
@@ -172,15 +174,17 @@ func (m *retrace[T]) backOnTape(ctx context.Context, skip []bool) error {
 	loop := m.loop
 	at := backend.At{Clock: loop.Clock, Rows: backend.Accepted}
 	m.dev.Rewind(loop.Clock, loop.Tape, int64(loop.Attempts), skip)
-	for range loop.Attempts {
-		if err := context.Cause(ctx); err != nil {
-			return err
-		}
+	return m.repeat(ctx, func() {
 		m.dev.Back(loop.Clock, loop.Tape, nil)
 		m.atOutput(loop.Clock)
 		m.step(at)
-	}
-	return nil
+	})
+}
+
+// repeat enqueues what goes back by an attempt as often as there were attempts.
+func (m *retrace[T]) repeat(ctx context.Context, sequence func()) error {
+	recorder, _ := m.dev.(backend.Recorder)
+	return m.recorded.Repeat(ctx, recorder, m.loop.Attempts, sequence)
 }
 
 // backInTime takes steps of the same fixed size in the other direction.
@@ -195,14 +199,13 @@ func (m *retrace[T]) backInTime(ctx context.Context, spans []backend.Span, skip 
 	at := backend.At{Clock: m.clk, Rows: backend.Running}
 	parts := []backend.Part[T]{{Y0: m.y.state, Y1: m.y.state}}
 	m.dev.Start(m.clk, spans...)
-	for range m.loop.Attempts {
-		if err := context.Cause(ctx); err != nil {
-			return err
-		}
+	if err := m.repeat(ctx, func() {
 		m.step(at)
 		m.dev.ErrorRatio(m.clk, m.loop.Tol, nil, nil, parts)
 		m.dev.Advance(m.clk, backend.Control{Fixed: true})
 		m.atOutput(m.clk)
+	}); err != nil {
+		return err
 	}
 	p, err := m.dev.Poll(m.clk)
 	if err == nil && (p.Running > 0 || p.Failed > 0) {

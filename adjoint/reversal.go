@@ -1,6 +1,7 @@
 package adjoint
 
 import (
+	"context"
 	"slices"
 
 	"github.com/seed-5f5774c8/neuralode/backend"
@@ -29,6 +30,7 @@ type reversal[T backend.Float] struct {
 	coef       [][]float64 // of κ_i: b_i, then a_ji
 	extraA     [][]float64
 	owned      []backend.Vec[T]
+	recorded   step.Recorded
 }
 
 // costate is what goes backwards: every operation on it is linear, but for the
@@ -47,6 +49,7 @@ func (m *reversal[T]) free(dev backend.Backend[T]) {
 	if m == nil {
 		return
 	}
+	m.recorded.Close()
 	for _, v := range m.owned {
 		dev.Free(v)
 	}
@@ -215,6 +218,23 @@ func (m *reversal[T]) state(j, block int, at backend.At) backend.Vec[T] {
 	}
 	m.dev.Combine(dst, y, at, m.row(j), m.loop.StagesOf(block))
 	return dst
+}
+
+// steps goes back by the attempts from `from` down to the one after `to`.
+func (m *reversal[T]) steps(ctx context.Context, from, to int, through *jumps[T]) error {
+	if through == nil {
+		recorder, _ := m.dev.(backend.Recorder)
+		return m.recorded.Repeat(ctx, recorder, from-to, func() { _ = m.step(0, nil) }) // which cannot fail
+	}
+	for n := from; n > to; n-- {
+		if err := context.Cause(ctx); err != nil {
+			return err
+		}
+		if err := m.step(n, through); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // step goes back by attempt n.

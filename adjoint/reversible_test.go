@@ -150,6 +150,7 @@ func fit(x, y []float64) float64 {
 func TestReversible_Memory(t *testing.T) {
 	m := mlp.Convert[float32](model(t, mlp.Tanh, mlp.TimeInput, mlp.InputIdentity))
 	dev := cpu.New[float32]()
+	dev.SetThreads(1) // more threads keep memory of their own
 	held := func(set solver.Settings, batch int) (bytes, steps int64) {
 		t.Helper()
 		s := must[*solver.Solver[float32]](t)(solver.New(dev, m, set))

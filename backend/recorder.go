@@ -11,10 +11,11 @@ type Recorder interface {
 
 // Recording is a recorded sequence of verbs.
 type Recording interface {
-	// Replay enqueues the sequence, with the arguments that it was recorded with. It
-	// does nothing and reports false if memory that it may use has been released since:
-	// record it again.
-	Replay() bool
+	// Replay enqueues the sequence so many times, one after another, with the arguments
+	// that it was recorded with. A backend may leave out what does nothing, because all
+	// lanes that the sequence advances have ended. It enqueues nothing and reports false
+	// if memory that it may use has been released since: record it again.
+	Replay(times int) bool
 	// Close releases the recording. It is safe to call twice.
 	Close()
 }

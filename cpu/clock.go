@@ -73,7 +73,7 @@ func (c *clock[T]) Lanes() int { return len(c.lanes) }
 
 func (c *clock[T]) Close() {
 	if !c.owner.closed {
-		c.owner.bytes -= int64(len(c.lanes)) * sizeOf[lane]()
+		c.owner.bytes.Add(-int64(len(c.lanes)) * sizeOf[lane]())
 	}
 	c.lanes = nil
 }
@@ -86,7 +86,7 @@ func (b *Backend[T]) NewClock(lanes int) (backend.Clock, error) {
 	if lanes < 1 {
 		panic("cpu: a clock needs at least one lane")
 	}
-	b.bytes += int64(lanes) * sizeOf[lane]()
+	b.bytes.Add(int64(lanes) * sizeOf[lane]())
 	return &clock[T]{owner: b, lanes: make([]lane, lanes)}, nil
 }
 
@@ -96,8 +96,11 @@ func (b *Backend[T]) clock(c backend.Clock) *clock[T] {
 	if !ok || x.owner != b {
 		panic("cpu: clock of another backend")
 	}
+	b.uses(x)
 	return x
 }
+
+func (c *clock[T]) released() bool { return c.lanes == nil }
 
 // selected reports whether rows selects l.
 func (l *lane) selected(rows backend.Rows) bool {
@@ -145,6 +148,7 @@ func (b *Backend[T]) Start(clk backend.Clock, spans ...backend.Span) {
 	if !b.live() {
 		return
 	}
+	b.unrecorded("Start")
 	c := b.clock(clk)
 	if len(spans) != 1 && len(spans) != len(c.lanes) {
 		panic("cpu: Start needs one span, or one for each lane")
@@ -186,57 +190,125 @@ func (b *Backend[T]) ProposeStep(clk backend.Clock, y0, f0, f1 backend.Vec[T], o
 		return
 	}
 	c := b.clock(clk)
-	y, k0 := b.vec(y0), b.vec(f0)
-	sameShape(y, k0)
-	k1 := k0
+	o := keep(b, &b.last.propose)
+	o.y, o.k0, o.k1, o.order, o.tol = b.vec(y0), b.vec(f0), nil, order, tol
+	sameShape(o.y, o.k0)
 	if f1 != nil {
-		k1 = b.vec(f1)
-		sameShape(y, k1)
+		o.k1 = b.vec(f1)
+		sameShape(o.y, o.k1)
 	}
-	for i := range c.lanes {
-		l, s := &c.lanes[i], c.span(i)
-		if l.status != backend.StatusRunning || c.each() && s.H0 != 0 {
+	c.rangeOf(o.y, 0)
+	o.on = on[T]{clk: c, rows: o.y.rows, work: 10 * o.y.cols}
+	b.do(o)
+}
+
+// proposeStep is the op of ProposeStep.
+type proposeStep[T backend.Float] struct {
+	on[T]
+	y, k0, k1 *vec[T] // k1 is nil at the first call
+	order     int
+	tol       backend.Tolerance
+	squares   [][3]float64 // of every block of every unit, with one lane
+}
+
+func (o *proposeStep[T]) prepare(_, units int) {
+	if o.clk.single() {
+		o.squares = slices.Grow(o.squares[:0], units*o.y.blocks)[:units*o.y.blocks]
+	}
+}
+
+// picks reports whether lane i is given a first step.
+func (o *proposeStep[T]) picks(i int) bool {
+	return o.clk.lanes[i].status == backend.StatusRunning && !(o.clk.each() && o.clk.span(i).H0 != 0)
+}
+
+func (o *proposeStep[T]) unit(_ *worker[T], u unit) {
+	for i, lo, hi := o.clk.first(u); i >= 0; i, lo, hi = o.clk.after(u, i) {
+		if !o.picks(i) {
 			continue
 		}
-		tol := toleranceOf(s, tol)
-		length := math.Abs(end(s) - l.t)
-		var d0, d1, d2 float64 // largest norm over blocks
-		for blk := 0; blk < y.blocks; blk++ {
-			lo, hi := c.rangeOf(y, i)
-			var s0, s1, s2 float64
-			Y, K0, K1 := y.block(blk)[lo:hi], k0.block(blk)[lo:hi], k1.block(blk)[lo:hi]
-			for j, v := range Y {
-				scale := tol.Abs + tol.Rel*math.Abs(float64(v))
-				s0 += square(scaled(float64(v), scale))
-				s1 += square(scaled(float64(K0[j]), scale))
-				s2 += square(scaled(float64(K1[j])-float64(K0[j]), scale))
-			}
-			n := float64(max(hi-lo, 1))
-			d0, d1, d2 = max(d0, math.Sqrt(s0/n)), max(d1, math.Sqrt(s1/n)), max(d2, math.Sqrt(s2/n))
-		}
-		var h float64
-		if f1 == nil {
-			h = 0.01 * (d0 / d1)
-			if d0 < 1e-5 || d1 < 1e-5 {
-				h = 1e-6
-			}
-		} else {
-			h0 := math.Abs(l.h)
-			d2 /= h0
-			if m := max(d1, d2); m <= 1e-15 {
-				h = max(1e-6, h0*1e-3)
+		tol := toleranceOf(o.clk.span(i), o.tol)
+		var d [3]float64
+		for blk := range o.y.blocks {
+			s := o.sum(tol, blk, lo, hi)
+			if o.clk.single() {
+				o.squares[u.i*o.y.blocks+blk] = s
 			} else {
-				h = math.Pow(0.01/m, 1/float64(order+1))
+				raise(&d, s, hi-lo, o.y.cols)
 			}
-			h = min(100*h0, h)
 		}
-		if !(h > 0) || math.IsInf(h, 0) {
-			h = 1e-6 * length
+		if !o.clk.single() {
+			o.choose(i, d)
 		}
-		l.want = min(h, length)
-		l.stale = false // f0 is the first stage
-		l.aim(s, stretchAdaptive)
 	}
+}
+
+// after chooses the step of all rows' one lane.
+func (o *proposeStep[T]) after(int, int) {
+	if !o.clk.single() || !o.picks(0) {
+		return
+	}
+	var d [3]float64
+	for blk := range o.y.blocks {
+		var s [3]float64
+		for i := blk; i < len(o.squares); i += o.y.blocks {
+			for j := range s {
+				s[j] += o.squares[i][j]
+			}
+		}
+		raise(&d, s, o.y.rows, o.y.cols)
+	}
+	o.choose(0, d)
+}
+
+// sum adds up the squares of y, k0 and k1-k0 in some rows of a block.
+func (o *proposeStep[T]) sum(tol backend.Tolerance, blk, lo, hi int) (s [3]float64) {
+	K0 := o.k0.part(blk, lo, hi)
+	K1 := K0
+	if o.k1 != nil {
+		K1 = o.k1.part(blk, lo, hi)
+	}
+	for j, v := range o.y.part(blk, lo, hi) {
+		scale := tol.Abs + tol.Rel*math.Abs(float64(v))
+		s[0] += square(scaled(float64(v), scale))
+		s[1] += square(scaled(float64(K0[j]), scale))
+		s[2] += square(scaled(float64(K1[j])-float64(K0[j]), scale))
+	}
+	return s
+}
+
+// raise raises d to the norms of a block.
+func raise(d *[3]float64, squares [3]float64, rows, cols int) {
+	for j, s := range squares {
+		d[j] = max(d[j], math.Sqrt(s/float64(max(rows*cols, 1))))
+	}
+}
+
+// choose sets the step of lane i from the largest norms over blocks.
+func (o *proposeStep[T]) choose(i int, d [3]float64) {
+	l, s := &o.clk.lanes[i], o.clk.span(i)
+	length := math.Abs(end(s) - l.t)
+	var h float64
+	if o.k1 == nil {
+		h = 0.01 * (d[0] / d[1])
+		if d[0] < 1e-5 || d[1] < 1e-5 {
+			h = 1e-6
+		}
+	} else {
+		h0 := math.Abs(l.h)
+		if m := max(d[1], d[2]/h0); m <= 1e-15 {
+			h = max(1e-6, h0*1e-3)
+		} else {
+			h = math.Pow(0.01/m, 1/float64(o.order+1))
+		}
+		h = min(100*h0, h)
+	}
+	if !(h > 0) || math.IsInf(h, 0) {
+		h = 1e-6 * length
+	}
+	l.want = min(h, length)
+	l.stale = false // f0 is the first stage
+	l.aim(s, stretchAdaptive)
 }
 
 // toleranceOf is the tolerance of a lane with span s.
@@ -256,6 +328,55 @@ func (c *clock[T]) rangeOf(v *vec[T], i int) (lo, hi int) {
 		panic("cpu: as many rows as lanes are needed")
 	}
 	return i * v.cols, (i + 1) * v.cols
+}
+
+// single reports whether one lane has all rows.
+func (c *clock[T]) single() bool { return len(c.lanes) == 1 }
+
+// first is the first lane of a unit, with its rows there, and after is the one after
+// lane i, -1 if there is none.
+func (c *clock[T]) first(u unit) (i, lo, hi int) {
+	switch {
+	case u.lo == u.hi:
+		return -1, 0, 0
+	case c.single():
+		return 0, u.lo, u.hi
+	}
+	return u.lo, u.lo, u.lo + 1
+}
+
+func (c *clock[T]) after(u unit, i int) (next, lo, hi int) {
+	if c.single() || i+1 == u.hi {
+		return -1, 0, 0
+	}
+	return i + 1, i + 1, i + 2
+}
+
+// run is the next range of selected rows, from row lo on: empty and at hi if there is
+// none before.
+func (c *clock[T]) run(rows backend.Rows, lo, hi int) (from, to int) {
+	if c.single() {
+		if c.lanes[0].selected(rows) {
+			return lo, hi
+		}
+		return hi, hi
+	}
+	for lo < hi && !c.lanes[lo].selected(rows) {
+		lo++
+	}
+	to = lo
+	for to < hi && c.lanes[to].selected(rows) {
+		to++
+	}
+	return lo, to
+}
+
+// lane is the index of the lane that has a row.
+func (c *clock[T]) lane(row int) int {
+	if c.single() {
+		return 0
+	}
+	return row
 }
 
 func square(x float64) float64 { return x * x }
@@ -324,14 +445,40 @@ func (b *Backend[T]) Advance(clk backend.Clock, ctl backend.Control) {
 	if !b.live() {
 		return
 	}
+	o := keep(b, &b.last.advance)
 	c := b.clock(clk)
-	for i := range c.lanes {
-		l := &c.lanes[i]
+	*o = advance[T]{on: on[T]{clk: c, rows: -1}, ctl: ctl}
+	if !c.single() {
+		o.rows = len(c.lanes)
+	}
+	b.do(o)
+}
+
+// advance is the op of Advance.
+type advance[T backend.Float] struct {
+	on[T]
+	ctl backend.Control
+}
+
+func (o *advance[T]) unit(*worker[T], unit) {}
+
+func (o *advance[T]) before(lo, hi int) {
+	for i := lo; i < hi; i++ {
+		l := &o.clk.lanes[i]
 		l.nothing()
 		if l.status == backend.StatusRunning {
-			l.advance(c.span(i), &ctl)
+			l.advance(o.clk.span(i), &o.ctl)
 		}
 	}
+}
+
+func (o *advance[T]) alive(lo, hi int) bool {
+	for i := lo; i < hi; i++ {
+		if o.clk.lanes[i].status == backend.StatusRunning {
+			return true
+		}
+	}
+	return false
 }
 
 func (l *lane) advance(s *backend.Span, c *backend.Control) {
@@ -429,6 +576,7 @@ func (b *Backend[T]) Cut(clk backend.Clock, times []float64, status []backend.St
 	if !b.live() {
 		return
 	}
+	b.unrecorded("Cut")
 	c := b.clock(clk)
 	if len(times) != len(c.lanes) || len(status) != len(c.lanes) {
 		panic("cpu: Cut needs one time and one status a lane")

@@ -5,11 +5,16 @@ import (
 	"github.com/seed-5f5774c8/neuralode/control"
 )
 
+// controlRows is how many samples are put together at a time.
+const controlRows = 64
+
 // controlKernel evaluates a right-hand side that reads a signal. A tile of rows at a
 // time, it puts x = [z, u] together, or x = z for a CDE, has the function's own kernel
 // work on that, and takes the results apart.
 type controlKernel[T backend.Float] struct {
 	b      *Backend[T] // latches what goes wrong
+	f      *control.Field[T]
+	theta  []T
 	inner  kernel[T]
 	signal *control.Signal[T]
 	form   control.Form
@@ -43,13 +48,12 @@ type controlKernel[T backend.Float] struct {
 func newControlKernel[T backend.Float](b *Backend[T], f *control.Field[T], theta []T, mem *memory[T]) *controlKernel[T] {
 	inner, set, signal := f.Inner(), f.Settings(), f.Signal().Clone()
 	k := &controlKernel[T]{
-		b: b, signal: signal, form: set.Form, mem: mem,
+		b: b, f: f, theta: theta, signal: signal, form: set.Form, mem: mem,
 		dim: f.Dim(), in: inner.Dim(), out: inner.OutDim(), c: signal.Channels(), numInner: inner.NumParams(),
 	}
 	k.inner = b.newKernel(inner, theta[:k.numInner:k.numInner], mem)
-	k.local.index = make([]int, tileRows)
-	for n := range k.local.index {
-		k.local.index[n] = n
+	for n := range int32(controlRows) {
+		k.local.index = append(k.local.index, n)
 	}
 	if set.Learn {
 		k.values, k.tangent, k.pull = theta[k.numInner:], signal.Clone(), signal.Pullback()
@@ -61,18 +65,24 @@ func newControlKernel[T backend.Float](b *Backend[T], f *control.Field[T], theta
 		{&k.x, k.in}, {&k.v, k.in}, {&k.ax, k.in}, {&k.y, k.out}, {&k.ay, k.out},
 		{&k.u, k.c}, {&k.du, k.c}, {&k.ddu, k.c}, {&k.adu, k.c}, {&k.at, 1},
 	} {
-		*s.of = make([]T, tileRows*s.width)
-		k.scratchSize += int64(tileRows*s.width) * sizeOf[T]()
+		*s.of = make([]T, controlRows*s.width)
+		k.scratchSize += int64(controlRows*s.width) * sizeOf[T]()
 	}
 	return k
 }
 
+func (k *controlKernel[T]) more() kernel[T] {
+	x := newControlKernel(k.b, k.f, k.theta, k.mem)
+	x.setSamples(k.samples)
+	return x
+}
+
 // sample is which a row is.
-func (k *controlKernel[T]) sample(row int) int {
+func (k *controlKernel[T]) sample(row int32) int {
 	if k.samples == nil {
-		return row
+		return int(row)
 	}
-	if row >= len(k.samples) {
+	if int(row) >= len(k.samples) {
 		panic("cpu: SetSamples named fewer samples than there are rows")
 	}
 	return k.samples[row]
@@ -91,8 +101,10 @@ func (k *controlKernel[T]) bytes() int64 {
 	return n
 }
 
-// pack takes learned values over into the signal.
-func (k *controlKernel[T]) pack() {
+func (k *controlKernel[T]) pack() { k.inner.pack() }
+
+// packSignal takes learned values over into the signal, which every worker has.
+func (k *controlKernel[T]) packSignal() {
 	if k.values != nil && k.packed != k.mem.version {
 		k.signal.SetValues(k.values)
 		k.packed = k.mem.version
@@ -111,7 +123,6 @@ func (k *controlKernel[T]) gather(z []T, tile rows) *rows {
 	}
 	k.local.t, k.local.h = tile.t, tile.h
 	k.local.index = k.local.index[:len(tile.index)]
-	clear(k.y[:len(tile.index)*k.out])
 	return &k.local
 }
 
@@ -127,7 +138,9 @@ func (k *controlKernel[T]) assemble(x, z, u, du []T) {
 // addOutputs adds what is in y to the tile's rows of dst, for a CDE times du.
 func (k *controlKernel[T]) addOutputs(dst, y, du []T, tile rows) {
 	if k.form != control.CDE {
-		addRows(dst, 1, y, k.dim, tile)
+		for n, i := range tile.index {
+			addTo(row(dst, i, k.dim), 1, row(y, n, k.dim))
+		}
 		return
 	}
 	for n, i := range tile.index {
@@ -146,9 +159,10 @@ func dot[T backend.Float](x, y []T) (sum T) {
 }
 
 func (k *controlKernel[T]) eval(dz, z []T, r *rows) {
-	k.pack()
-	for lo := 0; lo < len(r.index); lo += tileRows {
-		tile := r.tile(lo)
+	k.packSignal()
+	begin(dz, k.dim, r)
+	for lo := 0; lo < len(r.index); lo += controlRows {
+		tile := r.tile(lo, controlRows)
 		local := k.gather(z, tile)
 		k.inner.eval(k.y, k.x, local)
 		k.addOutputs(dz, k.y, k.du, tile)
@@ -156,9 +170,12 @@ func (k *controlKernel[T]) eval(dz, z []T, r *rows) {
 }
 
 func (k *controlKernel[T]) vjp(o *vjp[T], r *rows) {
-	k.pack()
-	for lo := 0; lo < len(r.index); lo += tileRows {
-		tile := r.tile(lo)
+	k.packSignal()
+	begin(o.dz, k.dim, r)
+	begin(o.az, k.dim, r)
+	begin(o.at, 1, r)
+	for lo := 0; lo < len(r.index); lo += controlRows {
+		tile := r.tile(lo, controlRows)
 		local := k.gather(o.z, tile)
 		m := len(tile.index)
 		products := o.az != nil || o.at != nil || o.g != nil
@@ -170,8 +187,6 @@ func (k *controlKernel[T]) vjp(o *vjp[T], r *rows) {
 		if products {
 			k.cotangents(o.a, tile)
 			b.a, b.az, b.at = k.ay, k.ax, k.at
-			clear(k.ax[:m*k.in])
-			clear(k.at[:m])
 		}
 		if o.g != nil {
 			b.g, b.weight = o.g[:k.numInner], o.weight[lo:lo+m]
@@ -237,13 +252,15 @@ func (k *controlKernel[T]) takeApart(o *vjp[T], weight []T, tile rows) {
 }
 
 func (k *controlKernel[T]) jvp(o *jvp[T], r *rows) {
-	k.pack()
+	k.packSignal()
 	learned := o.w != nil && k.values != nil
 	if learned {
 		k.tangent.SetValues(o.w[k.numInner:])
 	}
-	for lo := 0; lo < len(r.index); lo += tileRows {
-		tile := r.tile(lo)
+	begin(o.dz, k.dim, r)
+	begin(o.jv, k.dim, r)
+	for lo := 0; lo < len(r.index); lo += controlRows {
+		tile := r.tile(lo, controlRows)
 		local := k.gather(o.z, tile)
 		// The tangents of u and u' take the place of u and the second derivative.
 		clear(k.u[:len(tile.index)*k.c])
@@ -255,7 +272,6 @@ func (k *controlKernel[T]) jvp(o *jvp[T], r *rows) {
 			}
 			k.assemble(row(k.v, n, k.in), row(o.v, i, k.dim), u, du)
 		}
-		clear(k.ay[:len(tile.index)*k.out])
 		f := &k.fwd
 		*f = jvp[T]{z: k.x, v: k.v, dz: k.y, jv: k.ay}
 		if o.w != nil {

@@ -3,6 +3,8 @@ package cpu
 import (
 	"fmt"
 	"math"
+	"sync"
+	"sync/atomic"
 	"unsafe"
 
 	"github.com/seed-5f5774c8/neuralode/backend"
@@ -10,10 +12,34 @@ import (
 
 // Backend runs solves on the host. Its zero value is not usable; call [New].
 type Backend[T backend.Float] struct {
-	blas   blas[T]
-	bytes  int64 // held by vecs, clocks, tapes and fields
+	bytes  atomic.Int64 // held by vecs, clocks, tapes and fields
 	closed bool
+	mu     sync.Mutex
 	err    error // latched by verbs that enqueue
+
+	threads int
+	workers []*worker[T]
+	crew    crew
+
+	recording *recording[T] // being made, or nil
+	eager     program[T]    // of one op
+	one       [1]op[T]
+	last      operands[T]
+}
+
+// operands are those of the last op of each kind, for their memory.
+type operands[T backend.Float] struct {
+	combine combine[T]
+	norm    errorRatio[T]
+	advance advance[T]
+	propose proposeStep[T]
+	save    save[T]
+	saveVJP saveVJP[T]
+	commit  commit[T]
+	atStop  atStop[T]
+	push    push[T]
+	back    back[T]
+	between interpolate[T]
 }
 
 var (
@@ -24,14 +50,14 @@ var (
 // New returns a backend on the host. It holds no goroutines and no memory until
 // it is used.
 func New[T backend.Float]() *Backend[T] {
-	return &Backend[T]{blas: newBLAS[T]()}
+	return &Backend[T]{}
 }
 
 // Name is "cpu".
 func (b *Backend[T]) Name() string { return "cpu" }
 
 // MemoryUsed is the number of bytes that Vecs, clocks, tapes and fields hold.
-func (b *Backend[T]) MemoryUsed() int64 { return b.bytes }
+func (b *Backend[T]) MemoryUsed() int64 { return b.bytes.Load() }
 
 // Sync returns the first failure since the last call that could report one.
 func (b *Backend[T]) Sync() error { return b.takeErr() }
@@ -40,7 +66,7 @@ func (b *Backend[T]) Sync() error { return b.takeErr() }
 // last reference to it.
 func (b *Backend[T]) Close() error {
 	b.closed = true
-	b.bytes = 0
+	b.bytes.Store(0)
 	return nil
 }
 
@@ -54,6 +80,8 @@ func (b *Backend[T]) live() bool {
 
 // latch keeps the first failure for the next call that can report one.
 func (b *Backend[T]) latch(err error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
 	if b.err == nil {
 		b.err = err
 	}
@@ -79,6 +107,7 @@ type memory[T backend.Float] struct {
 	whole *vec[T]     // what NewVec returned
 	// version counts writes, so that a field sees when θ has changed.
 	version uint64
+	sums    *sums[T] // not yet added to it, or nil
 }
 
 func (v *vec[T]) Shape() (blocks, rows, cols int) { return v.blocks, v.rows, v.cols }
@@ -95,6 +124,12 @@ func (v *vec[T]) Block(i int) backend.Vec[T] {
 func (v *vec[T]) block(i int) []T {
 	n := v.rows * v.cols
 	return v.d[i*n : (i+1)*n]
+}
+
+// part returns rows lo to hi of block i.
+func (v *vec[T]) part(i, lo, hi int) []T {
+	n := i * v.rows * v.cols
+	return v.d[n+lo*v.cols : n+hi*v.cols]
 }
 
 func sizeOf[T any]() int64 {
@@ -115,7 +150,7 @@ func (b *Backend[T]) NewVec(blocks, rows, cols int) (backend.Vec[T], error) {
 		return nil, fmt.Errorf("cpu: a vector of %d×%d×%d elements: %w: use a smaller batch, fewer output times or narrower layers",
 			blocks, rows, cols, backend.ErrOutOfMemory)
 	}
-	b.bytes += int64(len(d)) * sizeOf[T]()
+	b.bytes.Add(int64(len(d)) * sizeOf[T]())
 	v := &vec[T]{blocks: blocks, rows: rows, cols: cols, d: d, mem: &memory[T]{owner: b}}
 	v.mem.whole = v
 	return v, nil
@@ -145,18 +180,28 @@ func (b *Backend[T]) Free(v backend.Vec[T]) {
 	if x.mem.whole != x {
 		panic("cpu: Free of a vector that NewVec did not return")
 	}
-	b.bytes -= int64(len(x.d)) * sizeOf[T]()
+	b.bytes.Add(-int64(len(x.d))*sizeOf[T]() - x.mem.sums.bytes())
 	x.mem.owner, x.mem.whole, x.d = nil, nil, nil
 }
 
 // vec is the host memory behind v.
 func (b *Backend[T]) vec(v backend.Vec[T]) *vec[T] {
+	x := b.raw(v)
+	x.mem.sums.flush()
+	return x
+}
+
+// raw is vec without what is still to be added to it.
+func (b *Backend[T]) raw(v backend.Vec[T]) *vec[T] {
 	x, ok := v.(*vec[T])
 	if !ok || x.mem.owner != b {
 		panic("cpu: vector of another backend, or freed")
 	}
+	b.uses(x.mem)
 	return x
 }
+
+func (m *memory[T]) released() bool { return m.owner == nil }
 
 // out is vec for a vector about to be written.
 func (b *Backend[T]) out(v backend.Vec[T]) *vec[T] {
@@ -176,6 +221,7 @@ func (b *Backend[T]) Upload(dst backend.Vec[T], src []T) {
 	if !b.live() {
 		return
 	}
+	b.unrecorded("Upload")
 	x := b.out(dst)
 	if len(x.d) != len(src) {
 		panic("cpu: Upload of a slice of another length")
@@ -203,13 +249,40 @@ func (b *Backend[T]) Copy(dst, src backend.Vec[T]) {
 	}
 	x, y := b.out(dst), b.vec(src)
 	sameShape(x, y)
-	copy(x.d, y.d)
+	b.fill(x, y)
 }
 
 // Zero clears dst.
 func (b *Backend[T]) Zero(dst backend.Vec[T]) {
-	if !b.live() {
+	if b.live() {
+		b.fill(b.out(dst), nil)
+	}
+}
+
+// fill is Copy and, without src, Zero.
+type fill[T backend.Float] struct {
+	on[T]
+	dst, src *vec[T]
+}
+
+func (b *Backend[T]) fill(dst, src *vec[T]) {
+	if b.recording == nil {
+		if src == nil {
+			clear(dst.d)
+		} else {
+			copy(dst.d, src.d)
+		}
 		return
 	}
-	clear(b.out(dst).d)
+	b.do(&fill[T]{on: on[T]{rows: dst.rows, work: dst.cols}, dst: dst, src: src})
+}
+
+func (o *fill[T]) unit(_ *worker[T], u unit) {
+	for i := range o.dst.blocks {
+		if o.src == nil {
+			clear(o.dst.part(i, u.lo, u.hi))
+		} else {
+			copy(o.dst.part(i, u.lo, u.hi), o.src.part(i, u.lo, u.hi))
+		}
+	}
 }

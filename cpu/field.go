@@ -10,17 +10,20 @@ import (
 	"github.com/seed-5f5774c8/neuralode/mlp"
 )
 
-// kernel is the arithmetic of one kind of right-hand side. Slices are row-major
-// [B, D]; only the rows in r are touched, and results are ADDED to the outputs,
-// so that a sum of right-hand sides is one call after another. Inside of a
-// controlKernel the input z, v and az may be of another width than f.
+// kernel is the arithmetic of one kind of right-hand side, for one worker. Slices are
+// row-major [B, D]; only the rows in r are touched. Inside of a controlKernel the
+// input z, v and az may be of another width than f.
 type kernel[T backend.Float] interface {
 	eval(dz, z []T, r *rows)
 	vjp(o *vjp[T], r *rows)
 	jvp(o *jvp[T], r *rows)
+	// pack takes over θ, if it has changed; it is called before workers run.
+	pack()
 	// canVJP and canJVP return nil if the product exists, else the remedy.
 	canVJP() error
 	canJVP() error
+	// more makes a kernel for another worker.
+	more() kernel[T]
 	bytes() int64
 }
 
@@ -36,23 +39,21 @@ type jvp[T backend.Float] struct{ z, v, w, dz, jv []T }
 
 // rows are the selected rows of a call with the instant of each.
 type rows struct {
-	index []int
+	index []int32
 	t, h  []float64
+	// add: results are added to the outputs, as those of a sum are; else they are set. g
+	// is always added to.
+	add bool
 }
 
 // bound is a System bound to this backend.
 type bound[T backend.Float] struct {
-	b      *Backend[T]
-	dim    int
-	params *vec[T]
-	k      kernel[T]
-	sel    rows
-	weight []T
-	// The operands of a call: kept, because what crosses an interface by pointer
-	// would be garbage after each.
-	back vjp[T]
-	fwd  jvp[T]
-	dot  vjpTangent[T]
+	b       *Backend[T]
+	dim     int
+	params  *vec[T]
+	kernels []kernel[T] // one a worker
+	work    int         // about the operations of an evaluation of a row
+	last    product[T]
 }
 
 // Bind prepares an *mlp.Model, a field.Func, a *control.Field or a *field.Sum of these.
@@ -69,8 +70,9 @@ func (b *Backend[T]) Bind(sys backend.System[T]) (backend.Field[T], error) {
 	}
 	f := &bound[T]{b: b, dim: sys.Dim(), params: b.out(v)}
 	copy(f.params.d, sys.Params())
-	f.k = b.newKernel(sys, f.params.d, f.params.mem)
-	b.bytes += f.k.bytes()
+	f.kernels = []kernel[T]{b.newKernel(sys, f.params.d, f.params.mem)}
+	f.work = max(2*len(f.params.d), 100) // an MLP uses every parameter once; of others nothing is known
+	b.bytes.Add(f.kernels[0].bytes())
 	return f, nil
 }
 
@@ -113,7 +115,7 @@ func check[T backend.Float](sys backend.System[T]) error {
 func (b *Backend[T]) newKernel(sys backend.System[T], theta []T, mem *memory[T]) kernel[T] {
 	switch s := sys.(type) {
 	case *mlp.Model[T]:
-		return newMLPKernel(&b.blas, s, theta, mem)
+		return newMLPKernel(s, theta)
 	case *field.Sum[T]:
 		k := &sumKernel[T]{}
 		for _, p := range s.Parts() {
@@ -142,17 +144,25 @@ func (f *bound[T]) Params() backend.Vec[T] { return f.params }
 
 // SetSamples says which samples the rows are.
 func (f *bound[T]) SetSamples(samples []int) {
-	if k, ok := f.k.(interface{ setSamples([]int) }); ok {
-		k.setSamples(slices.Clone(samples))
+	samples = slices.Clone(samples)
+	for _, k := range f.kernels {
+		if k, ok := k.(sampled); ok {
+			k.setSamples(samples)
+		}
 	}
 }
 
+// sampled is a kernel that tells rows apart.
+type sampled interface{ setSamples([]int) }
+
 func (f *bound[T]) Close() {
-	if f.k != nil && !f.b.closed {
-		f.b.bytes -= f.k.bytes()
+	if f.kernels != nil && !f.b.closed {
+		for _, k := range f.kernels {
+			f.b.bytes.Add(-k.bytes())
+		}
 		f.b.Free(f.params)
 	}
-	f.k = nil
+	f.kernels = nil
 }
 
 // open says whether a call may run, and latches the reason if not.
@@ -160,144 +170,11 @@ func (f *bound[T]) open() bool {
 	if !f.b.live() {
 		return false
 	}
-	if f.k == nil {
+	if f.kernels == nil {
 		f.b.latch(fmt.Errorf("cpu: field: %w: bind the system again", backend.ErrClosed))
 		return false
 	}
 	return true
-}
-
-// state is the host memory of a 1×B×cols operand.
-func (f *bound[T]) state(v backend.Vec[T], nrows, cols int, write bool) []T {
-	if v == nil {
-		return nil
-	}
-	x := f.b.vec(v)
-	if write {
-		x.mem.version++
-	}
-	if x.blocks != 1 || x.cols != cols || x.rows != nrows {
-		panic("cpu: operand of another shape than the field's")
-	}
-	return x.d
-}
-
-// pick collects the selected rows and counts the evaluation of their lanes.
-func (f *bound[T]) pick(at backend.At, nrows int) *rows {
-	c := f.b.clock(at.Clock)
-	if len(c.lanes) != 1 && len(c.lanes) != nrows {
-		panic("cpu: as many rows as lanes are needed")
-	}
-	s := &f.sel
-	s.index, s.t, s.h = s.index[:0], s.t[:0], s.h[:0]
-	for i := range c.lanes {
-		l := &c.lanes[i]
-		if !l.selected(at.Rows) {
-			continue
-		}
-		l.evals++
-		t, h := l.instant(at.Rows, at.C), l.size(at.Rows)
-		lo, hi := i, i+1
-		if len(c.lanes) == 1 {
-			lo, hi = 0, nrows
-		}
-		for r := lo; r < hi; r++ {
-			s.index = append(s.index, r)
-			s.t = append(s.t, t)
-			s.h = append(s.h, h)
-		}
-	}
-	return s
-}
-
-// clearRows zeroes the selected rows of d, if there is one.
-func clearRows[T backend.Float](d []T, cols int, r *rows) {
-	if d == nil {
-		return
-	}
-	for _, i := range r.index {
-		clear(d[i*cols : (i+1)*cols])
-	}
-}
-
-func (f *bound[T]) Eval(dz backend.Vec[T], at backend.At, z backend.Vec[T]) {
-	if !f.open() {
-		return
-	}
-	_, nrows, _ := z.Shape()
-	Z, DZ := f.state(z, nrows, f.dim, false), f.state(dz, nrows, f.dim, true)
-	r := f.pick(at, nrows)
-	if len(r.index) == 0 {
-		return
-	}
-	clearRows(DZ, f.dim, r)
-	f.k.eval(DZ, Z, r)
-}
-
-func (f *bound[T]) VJP(at backend.At, v backend.VJP[T]) {
-	if !f.open() {
-		return
-	}
-	if err := f.k.canVJP(); err != nil {
-		f.b.latch(err)
-		return
-	}
-	_, nrows, _ := v.Z.Shape()
-	o := &f.back
-	*o = vjp[T]{
-		z: f.state(v.Z, nrows, f.dim, false), a: f.state(v.A, nrows, f.dim, false),
-		dz: f.state(v.DZ, nrows, f.dim, true), az: f.state(v.AZ, nrows, f.dim, true),
-		at:    f.state(v.AT, nrows, 1, true),
-		alpha: T(v.Alpha),
-	}
-	if v.G != nil {
-		o.g = f.state(v.G, 1, len(f.params.d), true)
-	}
-	r := f.pick(at, nrows)
-	if len(r.index) == 0 {
-		return
-	}
-	if v.G != nil {
-		f.weight = f.weight[:0]
-		for i := range r.index {
-			w := v.W
-			if v.TimesH {
-				w *= r.h[i]
-			}
-			f.weight = append(f.weight, T(w))
-		}
-		o.weight = f.weight
-	}
-	clearRows(o.dz, f.dim, r)
-	clearRows(o.az, f.dim, r)
-	clearRows(o.at, 1, r)
-	f.k.vjp(o, r)
-}
-
-func (f *bound[T]) JVP(at backend.At, j backend.JVP[T]) {
-	if !f.open() {
-		return
-	}
-	if err := f.k.canJVP(); err != nil {
-		f.b.latch(err)
-		return
-	}
-	_, nrows, _ := j.Z.Shape()
-	o := &f.fwd
-	*o = jvp[T]{
-		z: f.state(j.Z, nrows, f.dim, false), v: f.state(j.V, nrows, f.dim, false),
-		dz: f.state(j.DZ, nrows, f.dim, true), jv: f.state(j.JV, nrows, f.dim, true),
-	}
-	if j.W != nil {
-		o.w = f.state(j.W, 1, len(f.params.d), false)
-	}
-	r := f.pick(at, nrows)
-	if len(r.index) == 0 {
-		return
-	}
-	clearRows(o.dz, f.dim, r)
-	clearRows(o.jv, f.dim, r)
-	f.k.jvp(o, r)
 }
 
 // sumKernel adds its parts; θ is theirs, one after another.
@@ -310,40 +187,61 @@ type sumKernel[T backend.Float] struct {
 	dot  vjpTangent[T]
 }
 
+func (k *sumKernel[T]) more() kernel[T] {
+	x := &sumKernel[T]{size: k.size}
+	for _, p := range k.parts {
+		x.parts = append(x.parts, p.more())
+	}
+	return x
+}
+
+func (k *sumKernel[T]) pack() {
+	for _, p := range k.parts {
+		p.pack()
+	}
+}
+
 func (k *sumKernel[T]) setSamples(samples []int) {
 	for _, p := range k.parts {
-		if q, ok := p.(interface{ setSamples([]int) }); ok {
+		if q, ok := p.(sampled); ok {
 			q.setSamples(samples)
 		}
 	}
 }
 
 func (k *sumKernel[T]) eval(dz, z []T, r *rows) {
+	add := r.add
 	for _, p := range k.parts {
 		p.eval(dz, z, r)
+		r.add = true
 	}
+	r.add = add
 }
 
 func (k *sumKernel[T]) vjp(o *vjp[T], r *rows) {
 	k.back = *o
-	g := o.g
+	g, add := o.g, r.add
 	for i, p := range k.parts {
 		if g != nil {
 			k.back.g, g = g[:k.size[i]], g[k.size[i]:]
 		}
 		p.vjp(&k.back, r)
+		r.add = true
 	}
+	r.add = add
 }
 
 func (k *sumKernel[T]) jvp(o *jvp[T], r *rows) {
 	k.fwd = *o
-	w := o.w
+	w, add := o.w, r.add
 	for i, p := range k.parts {
 		if w != nil {
 			k.fwd.w, w = w[:k.size[i]], w[k.size[i]:]
 		}
 		p.jvp(&k.fwd, r)
+		r.add = true
 	}
+	r.add = add
 }
 
 func (k *sumKernel[T]) canVJP() error { return k.each(kernel[T].canVJP) }
@@ -380,7 +278,31 @@ type funcKernel[T backend.Float] struct {
 }
 
 // row is row i of x, [B, d].
-func row[T backend.Float](x []T, i, d int) []T { return x[i*d : (i+1)*d : (i+1)*d] }
+func row[T backend.Float, I int | int32](x []T, i I, d int) []T {
+	n := int(i) * d
+	return x[n : n+d : n+d]
+}
+
+// put sets dst to alpha·src, or adds it.
+func put[T backend.Float](dst []T, alpha T, src []T, add bool) {
+	if add {
+		addTo(dst, alpha, src)
+		return
+	}
+	for i, v := range src {
+		dst[i] = alpha * v
+	}
+}
+
+// begin zeroes the rows of d that will be added to, if they are to be set.
+func begin[T backend.Float](d []T, cols int, r *rows) {
+	if d == nil || r.add {
+		return
+	}
+	for _, i := range r.index {
+		clear(row(d, i, cols))
+	}
+}
 
 func newFuncKernel[T backend.Float](f field.Func[T], theta []T) *funcKernel[T] {
 	k := &funcKernel[T]{f: f, theta: theta, in: f.Dim(), out: outDim(f), grad: make([]T, len(theta)), zeros: make([]T, len(theta))}
@@ -389,6 +311,9 @@ func newFuncKernel[T backend.Float](f field.Func[T], theta []T) *funcKernel[T] {
 	k.fwd, _ = f.(field.JVPer[T])
 	return k
 }
+
+func (k *funcKernel[T]) more() kernel[T] { return newFuncKernel(k.f, k.theta) }
+func (k *funcKernel[T]) pack()           {}
 
 func (k *funcKernel[T]) canVJP() error {
 	if ok, has := k.f.(interface{ HasVJP() bool }); k.back == nil || has && !ok.HasVJP() {
@@ -411,7 +336,7 @@ func (k *funcKernel[T]) bytes() int64 {
 func (k *funcKernel[T]) eval(dz, z []T, r *rows) {
 	for n, i := range r.index {
 		k.f.Eval(r.t[n], row(z, i, k.in), k.theta, k.dz)
-		addTo(row(dz, i, k.out), 1, k.dz)
+		put(row(dz, i, k.out), 1, k.dz, r.add)
 	}
 }
 
@@ -431,9 +356,12 @@ func (k *funcKernel[T]) vjp(o *vjp[T], r *rows) {
 		}
 		at := k.back.VJP(r.t[n], z, k.theta, a, k.az, grad)
 		if o.az != nil {
-			addTo(row(o.az, i, k.in), o.alpha, k.az)
+			put(row(o.az, i, k.in), o.alpha, k.az, r.add)
 		}
 		if o.at != nil {
+			if !r.add {
+				o.at[i] = 0
+			}
 			o.at[i] += T(float64(o.alpha) * at)
 		}
 		if o.g != nil {
@@ -452,6 +380,6 @@ func (k *funcKernel[T]) jvp(o *jvp[T], r *rows) {
 	}
 	for n, i := range r.index {
 		k.fwd.JVP(r.t[n], row(o.z, i, k.in), k.theta, row(o.v, i, k.in), w, k.dz)
-		addTo(row(o.jv, i, k.out), 1, k.dz)
+		put(row(o.jv, i, k.out), 1, k.dz, r.add)
 	}
 }

@@ -320,7 +320,7 @@ func TestMLP_WideLayers(t *testing.T) {
 }
 
 func wideLayers[T backend.Float](t *testing.T) {
-	const rows, d, time = tileRows + 3, 3, 0.3
+	const rows, d, time = 67, 3, 0.3
 	r := newRig[T](t, 1)
 	m := r.model(mlp.Tanh, d, 513, 200, d)
 	f := r.bind(m)

@@ -1,67 +1,81 @@
 package cpu
 
 import (
-	blasapi "gonum.org/v1/gonum/blas"
-
 	"github.com/seed-5f5774c8/neuralode/backend"
+	"github.com/seed-5f5774c8/neuralode/internal/simd"
 	"github.com/seed-5f5774c8/neuralode/mlp"
 )
 
-// tileRows is how many samples go through all layers together: their
-// activations stay in the core's cache.
-const tileRows = panelM
-
-// mlpKernel evaluates a batched MLP: x_{l+1} = act_l(W_l·x_l + w_t·t + b_l).
-// Activations are [tile, width], so that every product is row-major times
-// row-major, and time enters as a part of the bias.
+// mlpKernel evaluates a batched MLP: x_{l+1} = act_l(W_l·x_l + w_t·t + b_l), a tile of
+// samples at a time. Inside, arrays are feature-major: [feature][lane], a sample a lane
+// of the processor's vectors. The time is a feature like others, the last one of the
+// layers that see it, as its column is the last of their weight.
 type mlpKernel[T backend.Float] struct {
-	bl     *blas[T]
 	spec   mlp.Spec
 	layers []mlp.Layer
 	theta  []T
-	mem    *memory[T]
 
-	// wT[l] is layer l's weight without its time column, transposed [in, out].
-	wT     [][]T
-	packed uint64 // version of θ that wT holds
-	finite bool   // θ is
-
-	x     [][]T // x[l]: input of layer l, x[L]: output; [tile, width]
-	pre   [][]T // before the activation
-	t     []T   // time of each row of the tile
-	delta []T   // cotangent or tangent of the current layer's output
-	next  []T
-	scale []T             // delta times the row's weight
-	wDotT []T             // tangent of a layer's weight, transposed
+	ld    int             // lanes of the tile, padding included
+	x     [][]T           // x[l]: input of layer l with the time, x[L]: output
+	pre   [][]T           // before the activation
+	t     []T             // time of each lane
+	delta []T             // cotangent or tangent of the current layer's output
+	next  []T             //
+	scale []T             // delta times the rows' weights
+	xT    []T             // a layer's input, [lane][feature]
+	zeros []T             // as long as a tile of the widest layer
+	ones  []T             // a factor for simd.Combine
+	h, k  [1][]T          // operands for it
+	zT    []T             // the state before the input map
 	dot   *mlpTangents[T] // made where second derivatives are asked for
 }
 
-func newMLPKernel[T backend.Float](bl *blas[T], m *mlp.Model[T], theta []T, mem *memory[T]) *mlpKernel[T] {
-	k := &mlpKernel[T]{bl: bl, spec: m.Spec, theta: theta, mem: mem, t: make([]T, tileRows)}
-	widest, largest := 0, 0
-	for _, w := range m.Spec.Widths {
-		widest = max(widest, w)
-		k.x = append(k.x, make([]T, tileRows*w))
-	}
-	for l := 0; l < m.Spec.NumLayers(); l++ {
-		layer := m.Spec.Layer(l)
-		k.layers = append(k.layers, layer)
-		n := k.in(l) * layer.Out
-		largest = max(largest, n)
-		k.wT = append(k.wT, make([]T, n))
-		k.pre = append(k.pre, make([]T, tileRows*layer.Out))
-	}
-	k.delta, k.next, k.scale = make([]T, tileRows*widest), make([]T, tileRows*widest), make([]T, tileRows*widest)
-	k.wDotT = make([]T, largest)
+// tileBytes is the size of a feature's row in a full tile.
+const tileBytes = 128
+
+// tileLanes is the number of samples of a full tile.
+func tileLanes[T backend.Float]() int { return tileBytes / int(sizeOf[T]()) }
+
+// padded is the number of lanes that a tile of m samples takes: whole vectors.
+func padded[T backend.Float](m int) int {
+	v := tileLanes[T]() / 4
+	return (m + v - 1) / v * v
+}
+
+func newMLPKernel[T backend.Float](m *mlp.Model[T], theta []T) *mlpKernel[T] {
+	k := &mlpKernel[T]{spec: m.Spec, theta: theta}
+	k.layers = m.Spec.Layers()
+	k.allocate()
 	return k
 }
 
+func (k *mlpKernel[T]) more() kernel[T] {
+	x := &mlpKernel[T]{spec: k.spec, layers: k.layers, theta: k.theta}
+	x.allocate()
+	return x
+}
+
+func (k *mlpKernel[T]) allocate() {
+	lanes, widest := tileLanes[T](), 0
+	for _, ly := range k.layers {
+		widest = max(widest, ly.In, ly.Out)
+		k.x = append(k.x, make([]T, lanes*ly.In))
+		k.pre = append(k.pre, make([]T, lanes*ly.Out))
+	}
+	k.x = append(k.x, make([]T, lanes*k.out()))
+	tile := func() []T { return make([]T, lanes*widest) }
+	k.delta, k.next, k.scale, k.xT, k.zeros = tile(), tile(), tile(), tile(), tile()
+	k.t, k.zT = make([]T, lanes), make([]T, lanes*k.spec.Widths[0])
+	k.ones = []T{1}
+}
+
+func (k *mlpKernel[T]) pack()         {}
 func (k *mlpKernel[T]) canVJP() error { return nil }
 func (k *mlpKernel[T]) canJVP() error { return nil }
 
 func (k *mlpKernel[T]) bytes() int64 {
-	n := len(k.t) + len(k.delta) + len(k.next) + len(k.scale) + len(k.wDotT) + k.dot.size()
-	for _, s := range [][][]T{k.x, k.pre, k.wT} {
+	n := len(k.t) + len(k.zT) + 5*len(k.delta) + k.dot.size()
+	for _, s := range [][][]T{k.x, k.pre} {
 		for _, v := range s {
 			n += len(v)
 		}
@@ -77,105 +91,82 @@ func (k *mlpKernel[T]) in(l int) int {
 	return k.layers[l].In
 }
 
-// transpose writes the weight in src, [out, ld], to dst, [in, out].
-func transpose[T backend.Float](dst, src []T, in, out, ld int) {
-	for o := 0; o < out; o++ {
-		row := src[o*ld : o*ld+in]
-		for i, v := range row {
-			dst[i*out+o] = v
-		}
-	}
-}
-
-func (k *mlpKernel[T]) pack() {
-	if k.packed == k.mem.version {
-		return
-	}
-	for l, ly := range k.layers {
-		transpose(k.wT[l], k.theta[ly.W:], k.in(l), ly.Out, ly.In)
-	}
-	k.finite = k.bl.finite(k.theta)
-	k.packed = k.mem.version
-}
+// out is the number of components of f.
+func (k *mlpKernel[T]) out() int { return k.spec.Widths[len(k.layers)] }
 
 // tile is the part of r that starts at lo.
-func (r *rows) tile(lo int) rows {
-	hi := min(lo+tileRows, len(r.index))
-	return rows{index: r.index[lo:hi], t: r.t[lo:hi], h: r.h[lo:hi]}
+func (r *rows) tile(lo, size int) rows {
+	hi := min(lo+size, len(r.index))
+	return rows{index: r.index[lo:hi], t: r.t[lo:hi], h: r.h[lo:hi], add: r.add}
+}
+
+// gather takes the tile's rows of src, of width d, to dst.
+func (k *mlpKernel[T]) gather(dst, src []T, d int, r *rows) {
+	simd.Gather(dst, k.ld, src, r.index, d)
+}
+
+// scatter takes alpha times x to the tile's rows of dst.
+func (k *mlpKernel[T]) scatter(dst []T, x []T, d int, alpha T, r *rows) {
+	if dst != nil {
+		simd.Scatter(dst, x, k.ld, r.index, d, alpha, r.add)
+	}
+}
+
+// affine sets y = W·x, or with bias W·x + b, of layer l of theta, and adds it to y with
+// mode Add. With in columns of the weight, the time is left out or not.
+func (k *mlpKernel[T]) affine(mode simd.Mode, y, theta, x []T, l, in int, bias bool) {
+	ly := k.layers[l]
+	var b []T
+	if bias {
+		b = theta[ly.B : ly.B+ly.Out]
+	}
+	simd.Gemm(mode, y, k.ld, theta[ly.W:], ly.In, 1, x, k.ld, ly.Out, k.ld, in, b)
+}
+
+// back sets x = Wᵀ·y of layer l of theta, for the first n inputs, or adds it.
+func (k *mlpKernel[T]) back(mode simd.Mode, x, theta, y []T, l, n int) {
+	ly := k.layers[l]
+	simd.Gemm(mode, x, k.ld, theta[ly.W:], 1, ly.In, y, k.ld, n, k.ld, ly.Out, nil)
 }
 
 // forward takes a tile through all layers, leaving x and pre of each.
-func (k *mlpKernel[T]) forward(z []T, r rows) {
+func (k *mlpKernel[T]) forward(z []T, r *rows) {
 	d, m := k.spec.Widths[0], len(r.index)
-	for n, i := range r.index {
-		k.t[n] = T(r.t[n])
-		copy(k.x[0][n*d:(n+1)*d], z[i*d:(i+1)*d])
+	k.ld = padded[T](m)
+	for n := range k.ld {
+		k.t[n] = T(r.t[min(n, m-1)])
 	}
+	k.gather(k.x[0], z, d, r)
 	if k.spec.Input == mlp.InputCube {
-		x := k.x[0][:m*d]
+		x := k.x[0][:d*k.ld]
+		copy(k.zT, x)
 		for i, v := range x {
 			x[i] = v * v * v
 		}
 	}
 	for l, ly := range k.layers {
-		pre := k.pre[l][:m*ly.Out]
-		bias := k.theta[ly.B : ly.B+ly.Out]
-		for n := 0; n < m; n++ {
-			copy(pre[n*ly.Out:], bias)
-		}
-		in := k.in(l)
 		if ly.HasTime {
-			k.addTime(pre, k.theta, l, m)
+			copy(row(k.x[l], ly.In-1, k.ld), k.t)
 		}
-		k.bl.mul(blasapi.NoTrans, m, ly.Out, in, matrix[T]{d: k.x[l], ld: in}, matrix[T]{k.wT[l], ly.Out, k.finite}, pre, ly.Out)
-		activate(ly.Act, k.x[l+1][:m*ly.Out], pre)
-	}
-}
-
-// addTime adds t times the time column of layer l in theta to every row of pre.
-func (k *mlpKernel[T]) addTime(pre, theta []T, l, m int) {
-	ly := k.layers[l]
-	for n := 0; n < m; n++ {
-		row := pre[n*ly.Out : (n+1)*ly.Out]
-		t := k.t[n]
-		for o := range row {
-			row[o] += t * theta[ly.W+(o+1)*ly.In-1]
-		}
-	}
-}
-
-// addOutput adds x[L] to the rows of dz.
-func (k *mlpKernel[T]) addOutput(dz []T, r rows) {
-	addRows(dz, 1, k.x[len(k.layers)], k.out(), r)
-}
-
-// out is the number of components of f.
-func (k *mlpKernel[T]) out() int { return k.spec.Widths[len(k.layers)] }
-
-// addRows adds alpha times the tile's rows in src, of width d, to dst.
-func addRows[T backend.Float](dst []T, alpha T, src []T, d int, r rows) {
-	for n, i := range r.index {
-		addTo(dst[i*d:(i+1)*d], alpha, src[n*d:(n+1)*d])
+		pre := k.pre[l][:ly.Out*k.ld]
+		k.affine(simd.Set, pre, k.theta, k.x[l], l, ly.In, true)
+		simd.Activate(ly.Act, k.x[l+1][:len(pre)], pre)
 	}
 }
 
 func (k *mlpKernel[T]) eval(dz, z []T, r *rows) {
-	k.pack()
-	for lo := 0; lo < len(r.index); lo += tileRows {
-		tile := r.tile(lo)
-		k.forward(z, tile)
-		k.addOutput(dz, tile)
+	for lo := 0; lo < len(r.index); lo += tileLanes[T]() {
+		tile := r.tile(lo, tileLanes[T]())
+		k.forward(z, &tile)
+		k.scatter(dz, k.x[len(k.layers)], k.out(), 1, &tile)
 	}
 }
 
 func (k *mlpKernel[T]) vjp(o *vjp[T], r *rows) {
-	k.pack()
-	for lo := 0; lo < len(r.index); lo += tileRows {
-		tile := r.tile(lo)
-		k.forward(o.z, tile)
-		if o.dz != nil {
-			k.addOutput(o.dz, tile)
-		}
+	for lo := 0; lo < len(r.index); lo += tileLanes[T]() {
+		tile := r.tile(lo, tileLanes[T]())
+		k.forward(o.z, &tile)
+		k.scatter(o.dz, k.x[len(k.layers)], k.out(), 1, &tile)
 		if o.az == nil && o.at == nil && o.g == nil {
 			continue
 		}
@@ -183,124 +174,135 @@ func (k *mlpKernel[T]) vjp(o *vjp[T], r *rows) {
 		if o.g != nil {
 			weight = o.weight[lo : lo+len(tile.index)]
 		}
-		k.backward(o, weight, tile)
+		k.backward(o, weight, &tile)
 	}
 }
 
 // backward takes the tile's cotangents back through all layers.
-func (k *mlpKernel[T]) backward(o *vjp[T], weight []T, r rows) {
-	d, m := k.out(), len(r.index)
-	for n, i := range r.index {
-		copy(k.delta[n*d:(n+1)*d], o.a[i*d:(i+1)*d])
+func (k *mlpKernel[T]) backward(o *vjp[T], weight []T, r *rows) {
+	k.gather(k.delta, o.a, k.out(), r)
+	add := r.add // to at, which several layers add to
+	if o.at != nil && !add {
+		for _, i := range r.index {
+			o.at[i] = 0
+		}
 	}
 	for l := len(k.layers) - 1; l >= 0; l-- {
-		ly, in := k.layers[l], k.in(l)
-		delta := k.delta[:m*ly.Out]
-		timesDerivative(ly.Act, delta, k.pre[l][:m*ly.Out], k.x[l+1][:m*ly.Out])
+		ly := k.layers[l]
+		n := ly.Out * k.ld
+		simd.TimesSlope(ly.Act, k.delta[:n], k.pre[l][:n], k.x[l+1][:n])
 		if o.g != nil {
-			k.addWeightGradient(o.g, l, delta, weight)
+			k.addWeightGradient(o.g, l, k.delta[:n], weight)
 		}
-		if o.at != nil && ly.HasTime {
-			for n, i := range r.index {
-				var s T
-				for j, v := range delta[n*ly.Out : (n+1)*ly.Out] {
-					s += v * k.theta[ly.W+(j+1)*ly.In-1]
-				}
-				o.at[i] += o.alpha * s
-			}
+		in, time := k.in(l), o.at != nil && ly.HasTime
+		if time {
+			in++
 		}
-		if l == 0 && o.az == nil {
+		if l == 0 && o.az == nil && !time {
 			return
 		}
-		next := k.next[:m*in]
-		clear(next)
-		k.bl.mul(blasapi.NoTrans, m, in, ly.Out, matrix[T]{d: delta, ld: ly.Out}, matrix[T]{k.theta[ly.W:], ly.In, k.finite}, next, in)
+		k.back(simd.Set, k.next, k.theta, k.delta, l, in)
+		if time {
+			for n, v := range row(k.next, in-1, k.ld)[:len(r.index)] {
+				o.at[r.index[n]] += o.alpha * v
+			}
+		}
 		k.delta, k.next = k.next, k.delta
 	}
-	if k.spec.Input == mlp.InputCube {
-		k.timesCubeSlope(k.delta, o.z, r)
+	if o.az == nil {
+		return
 	}
-	addRows(o.az, o.alpha, k.delta, k.spec.Widths[0], r)
+	if k.spec.Input == mlp.InputCube {
+		k.timesCubeSlope(k.delta)
+	}
+	k.scatter(o.az, k.delta, k.spec.Widths[0], o.alpha, r)
 }
 
-// timesCubeSlope multiplies the tile's rows by 3z².
-func (k *mlpKernel[T]) timesCubeSlope(x, z []T, r rows) {
-	d := k.spec.Widths[0]
-	for n, i := range r.index {
-		row := x[n*d : (n+1)*d]
-		for j, v := range z[i*d : (i+1)*d] {
-			row[j] *= 3 * v * v
+// timesCubeSlope multiplies the tile of x by 3z².
+func (k *mlpKernel[T]) timesCubeSlope(x []T) {
+	for i, v := range k.zT[:k.spec.Widths[0]*k.ld] {
+		x[i] *= 3 * v * v
+	}
+}
+
+// weighted is delta, of a layer, times the weight of each lane.
+func (k *mlpKernel[T]) weighted(delta, weight []T) []T {
+	same := true
+	for _, w := range weight {
+		same = same && w == weight[0]
+	}
+	switch {
+	case same && weight[0] == 1:
+		return delta
+	case same:
+		k.k[0] = delta
+		simd.Combine(k.scale[:len(delta)], k.zeros[:len(delta)], weight[:1], k.ones, k.k[:])
+	default:
+		m := len(weight)
+		for i := 0; i < len(delta); i += k.ld {
+			k.k[0] = delta[i : i+m]
+			simd.Combine(k.scale[i:i+m], k.zeros[:m], weight, k.ones, k.k[:])
 		}
 	}
+	return k.scale
 }
 
 // addWeightGradient adds Σ_n weight[n]·delta_n·[x_n, t_n, 1]ᵀ to layer l's part of g.
 func (k *mlpKernel[T]) addWeightGradient(g []T, l int, delta, weight []T) {
-	ly, in, m := k.layers[l], k.in(l), len(weight)
-	scaled := k.scale[:m*ly.Out]
-	gb := g[ly.B : ly.B+ly.Out]
-	for n, w := range weight {
-		row := scaled[n*ly.Out : (n+1)*ly.Out]
-		for j, v := range delta[n*ly.Out : (n+1)*ly.Out] {
-			row[j] = w * v
-			gb[j] += row[j]
+	ly, m := k.layers[l], len(weight)
+	scaled := k.weighted(delta, weight)
+	simd.Transpose(k.xT, ly.In, k.x[l], k.ld, ly.In, m)
+	simd.Gemm(simd.Add, g[ly.W:], ly.In, scaled, k.ld, 1, k.xT, ly.In, ly.Out, ly.In, m, nil)
+	addRowSums(g[ly.B:ly.B+ly.Out], scaled, k.ld, m)
+}
+
+// addRowSums adds the sum of the first m elements of row i of x to dst[i].
+func addRowSums[T backend.Float](dst, x []T, ld, m int) {
+	for i := range dst {
+		var s [4]T
+		r := x[i*ld : i*ld+m]
+		for len(r) >= 4 {
+			s[0], s[1], s[2], s[3] = s[0]+r[0], s[1]+r[1], s[2]+r[2], s[3]+r[3]
+			r = r[4:]
 		}
-		if ly.HasTime {
-			t := k.t[n]
-			for j, v := range row {
-				g[ly.W+(j+1)*ly.In-1] += t * v
-			}
+		for j, v := range r {
+			s[j] += v
 		}
+		dst[i] += (s[0] + s[1]) + (s[2] + s[3])
 	}
-	x := k.x[l]
-	k.bl.mul(blasapi.Trans, ly.Out, in, m, matrix[T]{d: scaled, ld: ly.Out}, matrix[T]{x, in, k.bl.finite(x[:m*in])}, g[ly.W:], ly.In)
 }
 
 func (k *mlpKernel[T]) jvp(o *jvp[T], r *rows) {
-	k.pack()
-	for lo := 0; lo < len(r.index); lo += tileRows {
-		tile := r.tile(lo)
-		k.forward(o.z, tile)
-		if o.dz != nil {
-			k.addOutput(o.dz, tile)
-		}
-		k.tangent(o, tile)
+	for lo := 0; lo < len(r.index); lo += tileLanes[T]() {
+		tile := r.tile(lo, tileLanes[T]())
+		k.forward(o.z, &tile)
+		k.scatter(o.dz, k.x[len(k.layers)], k.out(), 1, &tile)
+		k.tangent(o, &tile)
 	}
 }
 
 // tangent takes the tile's tangents forward through all layers.
-func (k *mlpKernel[T]) tangent(o *jvp[T], r rows) {
-	d, m := k.spec.Widths[0], len(r.index)
-	for n, i := range r.index {
-		copy(k.delta[n*d:(n+1)*d], o.v[i*d:(i+1)*d])
-	}
+func (k *mlpKernel[T]) tangent(o *jvp[T], r *rows) {
+	k.gather(k.delta, o.v, k.spec.Widths[0], r)
 	if k.spec.Input == mlp.InputCube {
-		k.timesCubeSlope(k.delta, o.z, r)
+		k.timesCubeSlope(k.delta)
 	}
 	for l, ly := range k.layers {
-		in := k.in(l)
-		next := k.next[:m*ly.Out]
-		clear(next)
-		k.bl.mul(blasapi.NoTrans, m, ly.Out, in, matrix[T]{d: k.delta, ld: in}, matrix[T]{k.wT[l], ly.Out, k.finite}, next, ly.Out)
-		if o.w != nil {
-			k.addWeightTangent(next, o.w, l, m)
-		}
-		timesDerivative(ly.Act, next, k.pre[l][:m*ly.Out], k.x[l+1][:m*ly.Out])
+		n := ly.Out * k.ld
+		k.layerTangent(k.next, k.delta, o.w, l)
+		simd.TimesSlope(ly.Act, k.next[:n], k.pre[l][:n], k.x[l+1][:n])
 		k.delta, k.next = k.next, k.delta
 	}
-	addRows(o.jv, 1, k.delta, k.out(), r)
+	k.scatter(o.jv, k.delta, k.out(), 1, r)
 }
 
-// addWeightTangent adds to pre what the tangent w of θ makes of x[l].
-func (k *mlpKernel[T]) addWeightTangent(pre, w []T, l, m int) {
-	ly, in := k.layers[l], k.in(l)
-	for n := range m {
-		addTo(row(pre, n, ly.Out), 1, w[ly.B:ly.B+ly.Out])
+// layerTangent sets y to the tangent of layer l before its activation: of x its input,
+// and of w, if not nil, θ.
+func (k *mlpKernel[T]) layerTangent(y, x, w []T, l int) {
+	mode := simd.Set
+	if w != nil {
+		k.affine(mode, y, w, k.x[l], l, k.layers[l].In, true)
+		mode = simd.Add
 	}
-	if ly.HasTime {
-		k.addTime(pre, w, l, m)
-	}
-	wT := k.wDotT[:in*ly.Out]
-	transpose(wT, w[ly.W:], in, ly.Out, ly.In)
-	k.bl.mul(blasapi.NoTrans, m, ly.Out, in, matrix[T]{d: k.x[l], ld: in}, matrix[T]{wT, ly.Out, k.bl.finite(wT)}, pre, ly.Out)
+	k.affine(mode, y, k.theta, x, l, k.in(l), false)
 }

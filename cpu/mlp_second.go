@@ -1,9 +1,8 @@
 package cpu
 
 import (
-	blasapi "gonum.org/v1/gonum/blas"
-
 	"github.com/seed-5f5774c8/neuralode/backend"
+	"github.com/seed-5f5774c8/neuralode/internal/simd"
 	"github.com/seed-5f5774c8/neuralode/mlp"
 )
 
@@ -37,56 +36,51 @@ func (k *mlpKernel[T]) vjpTangent(o *vjpTangent[T], r *rows) {
 			k.dot.pre = append(k.dot.pre, make([]T, len(x)))
 		}
 	}
-	k.pack()
-	finite := o.w != nil && k.bl.finite(o.w)
-	for lo := 0; lo < len(r.index); lo += tileRows {
-		tile := r.tile(lo)
-		k.forward(o.z, tile)
-		k.forwardTangent(o, tile)
+	for lo := 0; lo < len(r.index); lo += tileLanes[T]() {
+		tile := r.tile(lo, tileLanes[T]())
+		k.forward(o.z, &tile)
+		k.forwardTangent(o, &tile)
 		var weight []T
 		if o.g != nil {
 			weight = o.weight[lo : lo+len(tile.index)]
 		}
-		k.backwardTangent(o, weight, tile, finite)
+		k.backwardTangent(o, weight, &tile)
 	}
 }
 
-// forwardTangent takes the tile's tangents forward, leaving those of x and pre.
-func (k *mlpKernel[T]) forwardTangent(o *vjpTangent[T], r rows) {
-	s, d, m := k.dot, k.spec.Widths[0], len(r.index)
-	for n, i := range r.index {
-		copy(row(s.x[0], n, d), row(o.v, i, d))
-	}
+// forwardTangent takes the tile's tangents forward, leaving those of x and pre. The
+// tangent of the time is zero.
+func (k *mlpKernel[T]) forwardTangent(o *vjpTangent[T], r *rows) {
+	s := k.dot
+	k.gather(s.x[0], o.v, k.spec.Widths[0], r)
 	if k.spec.Input == mlp.InputCube {
-		k.timesCubeSlope(s.x[0], o.z, r)
+		k.timesCubeSlope(s.x[0])
 	}
 	for l, ly := range k.layers {
-		in, pre, x := k.in(l), s.pre[l][:m*ly.Out], s.x[l+1][:m*ly.Out]
-		clear(pre)
-		k.bl.mul(blasapi.NoTrans, m, ly.Out, in, matrix[T]{d: s.x[l], ld: in}, matrix[T]{k.wT[l], ly.Out, k.finite}, pre, ly.Out)
-		if o.w != nil {
-			k.addWeightTangent(pre, o.w, l, m)
+		n := ly.Out * k.ld
+		if ly.HasTime {
+			clear(row(s.x[l], ly.In-1, k.ld))
 		}
-		copy(x, pre)
-		timesDerivative(ly.Act, x, k.pre[l][:m*ly.Out], k.x[l+1][:m*ly.Out])
+		k.layerTangent(s.pre[l], s.x[l], o.w, l)
+		copy(s.x[l+1], s.pre[l][:n])
+		simd.TimesSlope(ly.Act, s.x[l+1][:n], k.pre[l][:n], k.x[l+1][:n])
 	}
 }
 
 // backwardTangent takes the tile's cotangents and their tangents back through all
 // layers: with δ = g∘σ', its tangent is δ̇ = ġ∘σ' + g∘σ”∘ṡ, s the layer's pre.
-func (k *mlpKernel[T]) backwardTangent(o *vjpTangent[T], weight []T, r rows, finite bool) {
-	s, d, m := k.dot, k.out(), len(r.index)
-	for n, i := range r.index {
-		copy(row(k.delta, n, d), row(o.a, i, d))
-		copy(row(s.delta, n, d), row(o.b, i, d))
-	}
+func (k *mlpKernel[T]) backwardTangent(o *vjpTangent[T], weight []T, r *rows) {
+	s := k.dot
+	k.gather(k.delta, o.a, k.out(), r)
+	k.gather(s.delta, o.b, k.out(), r)
 	for l := len(k.layers) - 1; l >= 0; l-- {
 		ly, in := k.layers[l], k.in(l)
-		delta, dot := k.delta[:m*ly.Out], s.delta[:m*ly.Out]
-		pre, out := k.pre[l][:m*ly.Out], k.x[l+1][:m*ly.Out]
-		timesDerivative(ly.Act, dot, pre, out)
-		addSecond(ly.Act, dot, delta, s.pre[l][:m*ly.Out], pre, out)
-		timesDerivative(ly.Act, delta, pre, out)
+		n := ly.Out * k.ld
+		delta, dot := k.delta[:n], s.delta[:n]
+		pre, out := k.pre[l][:n], k.x[l+1][:n]
+		simd.TimesSlope(ly.Act, dot, pre, out)
+		addSecond(ly.Act, dot, delta, s.pre[l][:n], pre, out)
+		simd.TimesSlope(ly.Act, delta, pre, out)
 		if o.g != nil {
 			k.addWeightGradient(o.g, l, dot, weight)
 			k.addInputTangent(o.g, l, delta, weight)
@@ -94,43 +88,31 @@ func (k *mlpKernel[T]) backwardTangent(o *vjpTangent[T], weight []T, r rows, fin
 		if l == 0 && o.bz == nil {
 			return
 		}
-		next, dotNext := k.next[:m*in], s.next[:m*in]
-		clear(next)
-		clear(dotNext)
-		w := matrix[T]{k.theta[ly.W:], ly.In, k.finite}
-		k.bl.mul(blasapi.NoTrans, m, in, ly.Out, matrix[T]{d: delta, ld: ly.Out}, w, next, in)
-		k.bl.mul(blasapi.NoTrans, m, in, ly.Out, matrix[T]{d: dot, ld: ly.Out}, w, dotNext, in)
+		k.back(simd.Set, k.next, k.theta, delta, l, in)
+		k.back(simd.Set, s.next, k.theta, dot, l, in)
 		if o.w != nil {
-			k.bl.mul(blasapi.NoTrans, m, in, ly.Out, matrix[T]{d: delta, ld: ly.Out}, matrix[T]{o.w[ly.W:], ly.In, finite}, dotNext, in)
+			k.back(simd.Add, s.next, o.w, delta, l, in)
 		}
 		k.delta, k.next = k.next, k.delta
 		s.delta, s.next = s.next, s.delta
 	}
-	d = k.spec.Widths[0]
+	d := k.spec.Widths[0]
 	if k.spec.Input == mlp.InputCube {
-		k.timesCubeSlope(s.delta, o.z, r)
-		for n, i := range r.index {
-			dot, z, v := row(s.delta, n, d), row(o.z, i, d), row(o.v, i, d)
-			for j, g := range row(k.delta, n, d) {
-				dot[j] += g * 6 * z[j] * v[j]
-			}
+		k.timesCubeSlope(s.delta)
+		k.gather(k.next, o.v, d, r)
+		for i, z := range k.zT[:d*k.ld] {
+			s.delta[i] += k.delta[i] * 6 * z * k.next[i]
 		}
 	}
-	addRows(o.bz, o.alpha, s.delta, d, r)
+	k.scatter(o.bz, s.delta, d, o.alpha, r)
 }
 
 // addInputTangent adds Σ_n weight[n]·delta_n·ẋ_nᵀ to layer l's weight in g.
 func (k *mlpKernel[T]) addInputTangent(g []T, l int, delta, weight []T) {
-	ly, in, m := k.layers[l], k.in(l), len(weight)
-	scaled := k.scale[:m*ly.Out]
-	for n, w := range weight {
-		to := row(scaled, n, ly.Out)
-		for j, v := range row(delta, n, ly.Out) {
-			to[j] = w * v
-		}
-	}
-	x := k.dot.x[l]
-	k.bl.mul(blasapi.Trans, ly.Out, in, m, matrix[T]{d: scaled, ld: ly.Out}, matrix[T]{x, in, k.bl.finite(x[:m*in])}, g[ly.W:], ly.In)
+	ly, m := k.layers[l], len(weight)
+	scaled := k.weighted(delta, weight)
+	simd.Transpose(k.xT, ly.In, k.dot.x[l], k.ld, ly.In, m)
+	simd.Gemm(simd.Add, g[ly.W:], ly.In, scaled, k.ld, 1, k.xT, ly.In, ly.Out, ly.In, m, nil)
 }
 
 // addSecond adds delta·σ”(x)·dot to dst, element by element, where y = σ(x).

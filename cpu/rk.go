@@ -2,9 +2,25 @@ package cpu
 
 import (
 	"math"
+	"slices"
 
 	"github.com/seed-5f5774c8/neuralode/backend"
+	"github.com/seed-5f5774c8/neuralode/internal/simd"
 )
+
+// worker is the memory of one goroutine.
+type worker[T backend.Float] struct {
+	id      int
+	h       []T // see sizes
+	h64     []float64
+	k       [maxStages][]T
+	squares []float64
+	rows    rows
+	weight  []T
+}
+
+// resize returns s with length n, whatever it holds.
+func resize[E any](s []E, n int) []E { return slices.Grow(s[:0], n)[:n] }
 
 // Combine sets dst = y + h·Σ coef[j]·k[j].
 func (b *Backend[T]) Combine(dst, y backend.Vec[T], at backend.At, coef []float64, k []backend.Vec[T]) {
@@ -23,33 +39,67 @@ func (b *Backend[T]) combine(dst, y backend.Vec[T], at backend.At, timesH bool, 
 	if len(coef) > len(k) {
 		panic("cpu: more coefficients than stages")
 	}
-	c := b.clock(at.Clock)
-	d, s := b.out(dst), b.vec(y)
-	sameShape(d, s)
+	o := keep(b, &b.last.combine)
+	o.dst, o.y, o.select_, o.timesH = b.out(dst), b.vec(y), at.Rows, timesH
+	o.coef, o.k = o.coef[:0], o.k[:0]
+	sameShape(o.dst, o.y)
 	for j, a := range coef {
 		if a != 0 {
-			sameShape(d, b.vec(k[j]))
+			x := b.vec(k[j])
+			sameShape(o.dst, x)
+			o.coef, o.k = append(o.coef, T(a)), append(o.k, x)
 		}
 	}
-	for i := range c.lanes {
-		l := &c.lanes[i]
-		if !l.selected(at.Rows) {
-			continue
-		}
-		h := 1.0
-		if timesH {
-			h = l.size(at.Rows)
-		}
-		lo, hi := c.rangeOf(d, i)
-		for blk := 0; blk < d.blocks; blk++ {
-			D := d.block(blk)[lo:hi]
-			copy(D, s.block(blk)[lo:hi])
-			for j, a := range coef {
-				if a != 0 {
-					b.blas.addScaled(T(h*a), b.vec(k[j]).block(blk)[lo:hi], D)
-				}
+	if len(o.k) > maxStages {
+		panic("cpu: a method of more than 32 stages")
+	}
+	c := b.clock(at.Clock)
+	c.rangeOf(o.dst, 0)
+	o.on = on[T]{clk: c, rows: o.dst.rows, work: o.dst.blocks * o.dst.cols * (len(o.k) + 1)}
+	b.do(o)
+}
+
+// combine is the op of Combine and Sum.
+type combine[T backend.Float] struct {
+	on[T]
+	dst, y  *vec[T]
+	select_ backend.Rows
+	timesH  bool
+	coef    []T
+	k       []*vec[T]
+}
+
+func (o *combine[T]) unit(w *worker[T], u unit) {
+	for from, to := o.clk.run(o.select_, u.lo, u.hi); from < to; from, to = o.clk.run(o.select_, to, u.hi) {
+		h := w.sizes(o.clk, o.select_, o.timesH, from, to, o.dst.cols)
+		for blk := range o.dst.blocks {
+			for j, k := range o.k {
+				w.k[j] = k.part(blk, from, to)
 			}
+			simd.Combine(o.dst.part(blk, from, to), o.y.part(blk, from, to), h, o.coef, w.k[:len(o.k)])
 		}
+	}
+}
+
+// sizes are the factors of rows from to below to: one, or one for each element.
+func (w *worker[T]) sizes(c *clock[T], sel backend.Rows, timesH bool, from, to, cols int) []T {
+	if !timesH || c.single() || to-from == 1 {
+		w.h = append(w.h[:0], 1)
+		if timesH {
+			w.h[0] = T(c.lanes[c.lane(from)].size(sel))
+		}
+		return w.h
+	}
+	w.h = resize(w.h, (to-from)*cols)
+	for i := from; i < to; i++ {
+		fillWith(w.h[(i-from)*cols:(i-from+1)*cols], T(c.lanes[i].size(sel)))
+	}
+	return w.h
+}
+
+func fillWith[E any](s []E, v E) {
+	for i := range s {
+		s[i] = v
 	}
 }
 
@@ -64,65 +114,207 @@ func (b *Backend[T]) ErrorRatio(clk backend.Clock, tol backend.Tolerance, e, e2 
 	if len(e) > maxStages || len(e2) > maxStages {
 		panic("cpu: a method of more than 32 stages")
 	}
+	o := keep(b, &b.last.norm)
+	o.tol, o.parts = tol, o.parts[:0]
+	o.e, o.e2 = append(o.e[:0], e...), append(o.e2[:0], e2...)
+	o.second = e2 != nil
 	c := b.clock(clk)
-	for i := range c.lanes {
-		l := &c.lanes[i]
+	o.on = on[T]{clk: c, rows: -1}
+	o.k = o.k[:0]
+	for _, p := range parts {
+		part := normed[T]{y0: b.vec(p.Y0), y1: b.vec(p.Y1), k: len(o.k)}
+		sameShape(part.y0, part.y1)
+		c.rangeOf(part.y0, 0)
+		for j := range max(len(e), len(e2)) {
+			var x *vec[T]
+			if j < len(e) && e[j] != 0 || j < len(e2) && e2[j] != 0 {
+				x = b.vec(p.K[j])
+				sameShape(part.y0, x)
+			}
+			o.k = append(o.k, x)
+		}
+		o.parts = append(o.parts, part)
+		o.rows = max(o.rows, part.y0.rows)
+		o.work += part.y0.blocks * part.y0.cols * (len(e) + 5)
+	}
+	for _, p := range o.parts {
+		if p.y0.rows != o.rows {
+			b.unrecorded("ErrorRatio with parts of different numbers of rows")
+		}
+	}
+	b.do(o)
+}
+
+// errorRatio is the op of ErrorRatio.
+type errorRatio[T backend.Float] struct {
+	on[T]
+	tol    backend.Tolerance
+	e, e2  []float64
+	second bool // there is a second estimate
+	parts  []normed[T]
+	k      []*vec[T] // stages of the parts, nil where they do not enter
+	sums   []norm    // of every block of every part of every unit, with one lane
+	blocks int       // in all parts
+}
+
+// normed is a part of the state, whose stages begin at index k.
+type normed[T backend.Float] struct {
+	y0, y1 *vec[T]
+	k      int
+}
+
+// norm is what the norm of a block is made of.
+type norm struct {
+	sum, sum2 float64 // of squares
+	n         int
+	// The largest component, at row and col: of the first that is not finite worst is
+	// NaN.
+	worst    float64
+	row, col int
+}
+
+func (o *errorRatio[T]) prepare(_, units int) {
+	o.blocks = 0
+	for _, p := range o.parts {
+		o.blocks += p.y0.blocks
+	}
+	if o.clk.single() {
+		o.sums = resize(o.sums, units*o.blocks)
+	}
+}
+
+func (o *errorRatio[T]) unit(w *worker[T], u unit) {
+	if o.clk.single() && o.clk.lanes[0].status != backend.StatusRunning {
+		return
+	}
+	for i, lo, hi := o.clk.first(u); i >= 0; i, lo, hi = o.clk.after(u, i) {
+		l := &o.clk.lanes[i]
 		if l.status != backend.StatusRunning {
 			continue
 		}
-		tol := toleranceOf(c.span(i), tol)
-		l.ratio, l.worst, l.row, l.col = 0, -1, 0, 0
-		for p := range parts {
-			y0, y1 := b.vec(parts[p].Y0), b.vec(parts[p].Y1)
-			sameShape(y0, y1)
-			lo, hi := c.rangeOf(y0, i)
-			for blk := 0; blk < y0.blocks; blk++ {
-				var k [maxStages][]T
-				for j := range max(len(e), len(e2)) {
-					if j < len(e) && e[j] != 0 || j < len(e2) && e2[j] != 0 {
-						x := b.vec(parts[p].K[j])
-						sameShape(y0, x)
-						k[j] = x.block(blk)[lo:hi]
-					}
+		if !o.clk.single() {
+			l.ratio, l.worst, l.row, l.col = 0, -1, 0, 0
+		}
+		tol := toleranceOf(o.clk.span(i), o.tol)
+		n := u.i * o.blocks
+		for p := range o.parts {
+			y0, from, to := o.parts[p].y0, lo, hi
+			if y0.rows != o.rows { // with one lane: all of it belongs to the first unit
+				from, to = 0, 0
+				if u.i == 0 {
+					to = y0.rows
 				}
-				ratio, worst, at := blockNorm(tol, l.h, e, e2, &k, y0.block(blk)[lo:hi], y1.block(blk)[lo:hi])
-				l.ratio = max(l.ratio, ratio) // NaN if either is
-				if !math.IsNaN(l.worst) && !(worst <= l.worst) {
-					l.worst = worst
-					l.row, l.col = (lo+at)/max(y0.cols, 1), (lo+at)%max(y0.cols, 1)
+			}
+			for blk := range y0.blocks {
+				s := o.norm(w, tol, l.h, p, blk, from, to)
+				if o.clk.single() {
+					o.sums[n] = s
+				} else {
+					l.raise(s, o.second)
 				}
+				n++
 			}
 		}
 	}
 }
 
-// blockNorm is the error ratio of one block and its largest component, at index at:
-// of the first that is not finite worst is NaN.
-func blockNorm[T backend.Float](tol backend.Tolerance, h float64, e, e2 []float64, k *[maxStages][]T, y0, y1 []T) (ratio, worst float64, at int) {
-	var sum, sum2 float64
+// after decides the ratio of all rows' one lane.
+func (o *errorRatio[T]) after(int, int) {
+	l := &o.clk.lanes[0]
+	if !o.clk.single() || l.status != backend.StatusRunning {
+		return
+	}
+	l.ratio, l.worst, l.row, l.col = 0, -1, 0, 0
+	for blk := range o.blocks {
+		s := o.sums[blk]
+		for i := blk + o.blocks; i < len(o.sums); i += o.blocks {
+			x := o.sums[i]
+			s.sum, s.sum2, s.n = s.sum+x.sum, s.sum2+x.sum2, s.n+x.n
+			if !math.IsNaN(s.worst) && !(x.worst <= s.worst) {
+				s.worst, s.row, s.col = x.worst, x.row, x.col
+			}
+		}
+		l.raise(s, o.second)
+	}
+}
+
+// raise raises the lane's ratio to the norm of a block.
+func (l *lane) raise(s norm, second bool) {
+	l.ratio = max(l.ratio, s.ratio(second)) // NaN if either is
+	if !math.IsNaN(l.worst) && !(s.worst <= l.worst) {
+		l.worst, l.row, l.col = s.worst, s.row, s.col
+	}
+}
+
+// ratio is the norm.
+func (s *norm) ratio(second bool) float64 {
+	n := float64(max(s.n, 1))
+	switch {
+	case math.IsNaN(s.worst):
+		return math.NaN()
+	case math.IsInf(s.sum, 1) || math.IsInf(s.sum2, 1):
+		return math.Inf(1)
+	case !second || s.sum == 0:
+		return math.Sqrt(s.sum / n)
+	}
+	// Hairer's DOP853: |h|·ERR/√(n·(ERR + 0.01·ERR2)), ERR and ERR2 the sums of squares.
+	return s.sum / math.Sqrt(n*(s.sum+0.01*s.sum2))
+}
+
+// norm adds up rows lo to hi of a block of part p.
+func (o *errorRatio[T]) norm(w *worker[T], tol backend.Tolerance, h float64, p, blk, lo, hi int) (s norm) {
+	y0, y1 := o.parts[p].y0.part(blk, lo, hi), o.parts[p].y1.part(blk, lo, hi)
+	k := o.k[o.parts[p].k:]
+	for j := range max(len(o.e), len(o.e2)) {
+		w.k[j] = nil
+		if k[j] != nil {
+			w.k[j] = k[j].part(blk, lo, hi)
+		}
+	}
+	w.squares, w.h64 = resize(w.squares, len(y1)), append(w.h64[:0], h)
+	var sum2 float64
+	if o.second {
+		simd.ErrorSquares(w.squares, y0, y1, w.h64, o.e2, w.k[:len(o.e2)], tol.Abs, tol.Rel)
+		sum2, _ = simd.SumMax(w.squares)
+	}
+	simd.ErrorSquares(w.squares, y0, y1, w.h64, o.e, w.k[:len(o.e)], tol.Abs, tol.Rel)
+	sum, most := simd.SumMax(w.squares)
+	at := 0
+	if x := sum + sum2; x-x == 0 {
+		s = norm{sum: sum, sum2: sum2, n: len(y1), worst: math.Sqrt(most)}
+		if len(y1) > 0 {
+			at = slices.Index(w.squares, most)
+		} else {
+			s.worst = -1
+		}
+	} else {
+		s, at = careful(tol, h, o.e, o.e2, &w.k, y0, y1)
+	}
+	cols := max(o.parts[p].y0.cols, 1)
+	s.row, s.col = lo+at/cols, at%cols
+	return s
+}
+
+// careful is norm where something is not finite, and the index of its largest
+// component.
+func careful[T backend.Float](tol backend.Tolerance, h float64, e, e2 []float64, k *[maxStages][]T, y0, y1 []T) (s norm, at int) {
+	s.n = len(y1)
 	for i, v1 := range y1 {
 		est, est2 := estimate(e, k, i), estimate(e2, k, i)
 		a1 := math.Abs(float64(v1))
 		scale := tol.Abs + tol.Rel*max(math.Abs(float64(y0[i])), a1)
 		r := math.Abs(scaled(h*est, scale))
 		if !(a1 <= math.MaxFloat64) || math.IsNaN(est-est) || math.IsNaN(est2-est2) || math.IsNaN(r) {
-			return math.NaN(), math.NaN(), i
+			s.worst = math.NaN()
+			return s, i
 		}
-		sum += r * r
-		sum2 += square(scaled(h*est2, scale))
-		if r > worst {
-			worst, at = r, i
+		s.sum += r * r
+		s.sum2 += square(scaled(h*est2, scale))
+		if r > s.worst {
+			s.worst, at = r, i
 		}
 	}
-	n := float64(max(len(y1), 1))
-	switch {
-	case math.IsInf(sum, 1) || math.IsInf(sum2, 1):
-		return math.Inf(1), worst, at
-	case e2 == nil || sum == 0:
-		return math.Sqrt(sum / n), worst, at
-	}
-	// Hairer's DOP853: |h|·ERR/√(n·(ERR + 0.01·ERR2)), ERR and ERR2 the sums of squares.
-	return sum / math.Sqrt(n*(sum+0.01*sum2)), worst, at
+	return s, at
 }
 
 // estimate is Σ e[j]·k[j][i].
@@ -135,109 +327,38 @@ func estimate[T backend.Float](e []float64, k *[maxStages][]T, i int) (sum float
 	return sum
 }
 
-// outputCells are the elements of Save's table that belong to output j of lane i, or
-// nil if the table has none.
-func (c *clock[T]) outputCells(table *vec[T], i, j int) []T {
-	if c.each() {
-		j += c.spans[i].Row
-	}
-	return c.cells(table, i, j)
-}
-
-// cells are the elements of a table that belong to lane i: those of its rows in
-// block j, or where lanes have spans of their own row j. It is nil beyond the table.
-func (c *clock[T]) cells(table *vec[T], i, j int) []T {
-	if c.each() {
-		if j >= table.rows {
-			return nil
-		}
-		return table.d[j*table.cols : (j+1)*table.cols]
-	}
-	if j >= table.blocks {
-		return nil
-	}
-	lo, hi := c.rangeOf(table, i)
-	return table.block(j)[lo:hi]
-}
-
-// checkTable panics unless table is one for states like y, with rows for c.
-func (c *clock[T]) checkTable(table, y *vec[T]) {
-	c.rangeOf(y, 0)
-	if table.cols != y.cols || y.blocks != 1 || c.each() && table.blocks != 1 || !c.each() && table.rows != y.rows {
-		panic("cpu: shapes differ")
-	}
-}
-
-// place is where output time t lies in the step that lane l took, as a fraction,
-// and whether it is the step's end.
-func (l *lane) place(t float64) (x float64, end bool) {
-	return (t - l.taken) / l.hTook, t == l.end
-}
-
-// horner is Σ_m poly[m]·x^(m+1).
-func horner(poly []float64, x float64) (w float64) {
-	for m := len(poly) - 1; m >= 0; m-- {
-		w = (w + poly[m]) * x
-	}
-	return w
-}
-
-// Save writes the outputs that the accepted step has reached.
-func (b *Backend[T]) Save(clk backend.Clock, dense [][]float64, y0, y1 backend.Vec[T], k []backend.Vec[T], table backend.Vec[T]) {
-	if !b.live() {
-		return
-	}
-	if len(dense) > len(k) || len(dense) > maxStages {
-		panic("cpu: more interpolation weights than stages")
-	}
-	c := b.clock(clk)
-	s0, s1, out := b.vec(y0), b.vec(y1), b.out(table)
-	sameShape(s0, s1)
-	c.checkTable(out, s0)
-	for i := range c.lanes {
-		l := &c.lanes[i]
-		if !l.accepted {
-			continue
-		}
-		lo, hi := c.rangeOf(s0, i)
-		for j := l.saveFrom; j < l.save; j++ {
-			D := c.outputCells(out, i, j)
-			if D == nil {
-				break
-			}
-			x, end := l.place(c.span(i).Saves[j])
-			if end {
-				copy(D, s1.d[lo:hi])
-				continue
-			}
-			copy(D, s0.d[lo:hi])
-			for st, poly := range dense {
-				if w := horner(poly, x); w != 0 {
-					stage := b.vec(k[st])
-					sameShape(s0, stage)
-					b.blas.addScaled(T(l.hTook*w), stage.d[lo:hi], D)
-				}
-			}
-		}
-	}
-}
-
 // Commit sets dst = src in the selected rows.
 func (b *Backend[T]) Commit(clk backend.Clock, rows backend.Rows, moves []backend.Move[T]) {
 	if !b.live() {
 		return
 	}
-	c := b.clock(clk)
+	o := keep(b, &b.last.commit)
+	o.on, o.select_, o.dst, o.src = on[T]{clk: b.clock(clk), rows: -1}, rows, o.dst[:0], o.src[:0]
 	for _, m := range moves {
 		dst, src := b.out(m.Dst), b.vec(m.Src)
 		sameShape(dst, src)
-		for i := range c.lanes {
-			if !c.lanes[i].selected(rows) {
-				continue
-			}
-			lo, hi := c.rangeOf(dst, i)
-			for blk := 0; blk < dst.blocks; blk++ {
-				copy(dst.block(blk)[lo:hi], src.block(blk)[lo:hi])
+		o.clk.rangeOf(dst, 0)
+		if o.rows >= 0 && o.rows != dst.rows {
+			panic("cpu: moves of different numbers of rows")
+		}
+		o.dst, o.src, o.rows = append(o.dst, dst), append(o.src, src), dst.rows
+		o.work += dst.blocks * dst.cols
+	}
+	b.do(o)
+}
+
+// commit is the op of Commit.
+type commit[T backend.Float] struct {
+	on[T]
+	select_  backend.Rows
+	dst, src []*vec[T]
+}
+
+func (o *commit[T]) unit(_ *worker[T], u unit) {
+	for from, to := o.clk.run(o.select_, u.lo, u.hi); from < to; from, to = o.clk.run(o.select_, to, u.hi) {
+		for i, dst := range o.dst {
+			for blk := range dst.blocks {
+				copy(dst.part(blk, from, to), o.src[i].part(blk, from, to))
 			}
 		}
 	}
@@ -248,35 +369,61 @@ func (b *Backend[T]) AtStop(clk backend.Clock, op backend.StopOp, y, table backe
 	if !b.live() {
 		return
 	}
-	c := b.clock(clk)
-	var state, tab *vec[T]
+	o := keep(b, &b.last.atStop)
+	o.op = op
 	if op == backend.Store {
-		state, tab = b.vec(y), b.out(table)
+		o.y, o.table = b.vec(y), b.out(table)
 	} else {
-		state, tab = b.out(y), b.vec(table)
+		o.y, o.table = b.out(y), b.vec(table)
 	}
-	c.checkTable(tab, state)
-	for i := range c.lanes {
-		l := &c.lanes[i]
-		if l.hit < 0 {
-			continue
-		}
-		R := c.cells(tab, i, l.hit)
+	c := b.clock(clk)
+	c.checkTable(o.table, o.y)
+	o.on = on[T]{clk: c, rows: o.y.rows}
+	b.do(o)
+}
+
+// atStop is the op of AtStop.
+type atStop[T backend.Float] struct {
+	on[T]
+	op       backend.StopOp
+	y, table *vec[T]
+}
+
+func (o *atStop[T]) unit(_ *worker[T], u unit) {
+	for i, lo, hi := o.clk.first(u); i >= 0; i, lo, hi = o.clk.after(u, i) {
+		R := o.cells(i, lo, hi)
 		if R == nil {
 			continue
 		}
-		lo, hi := c.rangeOf(state, i)
-		Y := state.d[lo:hi]
-		switch op {
+		Y := o.y.part(0, lo, hi)
+		switch o.op {
 		case backend.Store:
 			copy(R, Y)
 		case backend.Load:
 			copy(Y, R)
-			l.stale, l.fresh = true, true
 		case backend.Add:
 			for j, v := range R {
 				Y[j] += v
 			}
+		}
+	}
+}
+
+// cells are those that belong to the stop that lane i has reached, nil if it has not.
+func (o *atStop[T]) cells(i, lo, hi int) []T {
+	if hit := o.clk.lanes[i].hit; hit >= 0 {
+		return o.clk.cells(o.table, i, hit, lo, hi)
+	}
+	return nil
+}
+
+// after marks the first stage of what has changed.
+func (o *atStop[T]) after(lo, hi int) {
+	if o.op == backend.Store {
+		return
+	}
+	for i := lo; i < hi; i++ {
+		if l := &o.clk.lanes[i]; o.cells(i, 0, 0) != nil {
 			l.stale, l.fresh = true, true
 		}
 	}

@@ -36,43 +36,15 @@ func (f *bound[T]) VJPTangent(at backend.At, v backend.VJPTangent[T]) {
 	if !f.open() {
 		return
 	}
-	k, err := second(f.k)
-	if err != nil {
+	if _, err := second(f.kernels[0]); err != nil {
 		f.b.latch(err)
 		return
 	}
-	_, nrows, _ := v.Z.Shape()
-	o := &f.dot
-	*o = vjpTangent[T]{
-		z: f.state(v.Z, nrows, f.dim, false), v: f.state(v.V, nrows, f.dim, false),
-		a: f.state(v.A, nrows, f.dim, false), b: f.state(v.B, nrows, f.dim, false),
-		bz: f.state(v.BZ, nrows, f.dim, true), alpha: T(v.Alpha),
-	}
-	if v.W != nil {
-		o.w = f.state(v.W, 1, len(f.params.d), false)
-	}
-	if v.G != nil {
-		o.g = f.state(v.G, 1, len(f.params.d), true)
-	}
-	r := f.pick(at, nrows)
-	if len(r.index) == 0 || o.bz == nil && o.g == nil {
-		return
-	}
-	if v.G != nil {
-		f.weight = f.weight[:0]
-		for i := range r.index {
-			w := v.Weight
-			if v.TimesH {
-				w *= r.h[i]
-			}
-			f.weight = append(f.weight, T(w))
-		}
-		o.weight = f.weight
-	}
-	clearRows(o.bz, f.dim, r)
-	before := f.k.bytes()
-	k.vjpTangent(o, r)
-	f.b.bytes += f.k.bytes() - before // scratch that only this needs
+	o := f.begin(tangentOfVJP, at, v.Z)
+	o.v, o.a, o.b = o.state(v.V, f.dim, false), o.state(v.A, f.dim, false), o.state(v.B, f.dim, false)
+	o.w, o.az, o.alpha = o.param(v.W), o.state(v.BZ, f.dim, true), T(v.Alpha)
+	o.sum(v.G, v.Weight, v.TimesH)
+	f.b.do(o)
 }
 
 func (k *sumKernel[T]) canVJPTangent() error {
@@ -84,7 +56,7 @@ func (k *sumKernel[T]) canVJPTangent() error {
 
 func (k *sumKernel[T]) vjpTangent(o *vjpTangent[T], r *rows) {
 	k.dot = *o
-	w, g := o.w, o.g
+	w, g, add := o.w, o.g, r.add
 	for i, p := range k.parts {
 		if w != nil {
 			k.dot.w, w = w[:k.size[i]], w[k.size[i]:]
@@ -93,7 +65,9 @@ func (k *sumKernel[T]) vjpTangent(o *vjpTangent[T], r *rows) {
 			k.dot.g, g = g[:k.size[i]], g[k.size[i]:]
 		}
 		p.(secondOrder[T]).vjpTangent(&k.dot, r)
+		r.add = true
 	}
+	r.add = add
 }
 
 func (k *funcKernel[T]) canVJPTangent() error {
@@ -117,7 +91,7 @@ func (k *funcKernel[T]) vjpTangent(o *vjpTangent[T], r *rows) {
 		}
 		k.f.(field.SecondOrderer[T]).VJPTangent(r.t[n], row(o.z, i, k.in), k.theta, row(o.a, i, k.out), row(o.v, i, k.in), row(o.b, i, k.out), w, k.az, grad)
 		if o.bz != nil {
-			addTo(row(o.bz, i, k.in), o.alpha, k.az)
+			put(row(o.bz, i, k.in), o.alpha, k.az, r.add)
 		}
 		if o.g != nil {
 			addTo(o.g, o.weight[n], grad)

@@ -3,6 +3,7 @@ package cpu
 import (
 	"fmt"
 	"slices"
+	"sync/atomic"
 
 	"github.com/seed-5f5774c8/neuralode/backend"
 )
@@ -13,15 +14,16 @@ type tape[T backend.Float] struct {
 	keep  int
 	size  int // elements of one vector in one lane
 	lanes []tapeLane[T]
-	bytes int64
-	// attempt is the one that Back has gone back to.
-	attempt int64
+	bytes atomic.Int64
+	cols  int
 }
 
 type tapeLane[T backend.Float] struct {
 	steps []taped
 	d     []T // what was kept of each
 	left  int // steps that Back has not reached
+	// attempt is the one that Back has gone back to.
+	attempt int64
 }
 
 // taped is a step on the tape.
@@ -38,9 +40,10 @@ func (t *tape[T]) Len(lane int) int { return len(t.lanes[lane].steps) }
 
 func (t *tape[T]) Close() {
 	if !t.owner.closed {
-		t.owner.bytes -= t.bytes
+		t.owner.bytes.Add(-t.bytes.Load())
 	}
-	t.lanes, t.bytes = nil, 0
+	t.lanes = nil
+	t.bytes.Store(0)
 }
 
 // NewTape makes an empty tape.
@@ -51,9 +54,8 @@ func (b *Backend[T]) NewTape(lanes, rows, cols, keep int) (backend.Tape[T], erro
 	if lanes != 1 && lanes != rows || lanes < 1 || rows < 0 || cols < 0 || keep < 0 {
 		panic("cpu: a tape needs one lane or as many as rows")
 	}
-	t := &tape[T]{owner: b, keep: keep, size: rows / lanes * cols, lanes: make([]tapeLane[T], lanes)}
-	t.bytes = int64(lanes) * sizeOf[tapeLane[T]]()
-	b.bytes += t.bytes
+	t := &tape[T]{owner: b, keep: keep, size: rows / lanes * cols, cols: cols, lanes: make([]tapeLane[T], lanes)}
+	t.grow(int64(lanes) * sizeOf[tapeLane[T]]())
 	return t, nil
 }
 
@@ -62,8 +64,11 @@ func (b *Backend[T]) tape(tp backend.Tape[T]) *tape[T] {
 	if !ok || t.owner != b {
 		panic("cpu: tape of another backend")
 	}
+	b.uses(t)
 	return t
 }
+
+func (t *tape[T]) released() bool { return t.lanes == nil }
 
 // check panics unless keep are vectors that t keeps of the lanes of c.
 func (t *tape[T]) check(c *clock[T], keep []backend.Vec[T]) {
@@ -78,30 +83,84 @@ func (t *tape[T]) check(c *clock[T], keep []backend.Vec[T]) {
 	}
 }
 
+// grow counts memory.
+func (t *tape[T]) grow(bytes int64) {
+	t.bytes.Add(bytes)
+	t.owner.bytes.Add(bytes)
+}
+
+// kept are rows lo to hi of vector m of step n of a lane.
+func (t *tape[T]) kept(lane, n, m, lo, hi int) []T {
+	at := (n*t.keep + m) * t.size
+	if len(t.lanes) > 1 { // the lane's one row
+		lo, hi = 0, 1
+	}
+	return t.lanes[lane].d[at+lo*t.cols : at+hi*t.cols]
+}
+
 // Push appends the accepted steps to the tape.
-func (b *Backend[T]) Push(clk backend.Clock, tp backend.Tape[T], keep []backend.Vec[T]) {
+func (b *Backend[T]) Push(clk backend.Clock, tp backend.Tape[T], keeps []backend.Vec[T]) {
 	if !b.live() {
 		return
 	}
-	c, t := b.clock(clk), b.tape(tp)
-	t.check(c, keep)
-	for i := range c.lanes {
-		l := &c.lanes[i]
+	o := keep(b, &b.last.push)
+	o.taping.set(b, clk, tp, keeps, false)
+	b.do(o)
+}
+
+// taping is what Push and Back work on.
+type taping[T backend.Float] struct {
+	on[T]
+	tape *tape[T]
+	keep []*vec[T]
+}
+
+func (o *taping[T]) set(b *Backend[T], clk backend.Clock, tp backend.Tape[T], keep []backend.Vec[T], write bool) {
+	c := b.clock(clk)
+	o.tape, o.keep = b.tape(tp), o.keep[:0]
+	o.tape.check(c, keep)
+	o.on = on[T]{clk: c, rows: -1}
+	if !c.single() {
+		o.rows = len(c.lanes)
+	}
+	for _, v := range keep {
+		x := b.vec(v)
+		if write {
+			x.mem.version++
+		}
+		o.keep, o.rows = append(o.keep, x), x.rows
+		o.work += x.cols
+	}
+}
+
+// push is the op of Push.
+type push[T backend.Float] struct{ taping[T] }
+
+func (o *push[T]) before(lo, hi int) {
+	t := o.tape
+	for i := lo; i < hi; i++ {
+		l, tl := &o.clk.lanes[i], &t.lanes[i]
 		if !l.accepted {
 			continue
 		}
-		tl := &t.lanes[i]
 		before := tl.bytes()
 		tl.steps = append(tl.steps, taped{took: l.took, attempt: l.nAccepted + l.nRejected})
-		tl.d = slices.Grow(tl.d, t.keep*t.size)
-		for _, v := range keep {
-			x := b.vec(v)
-			lo, hi := c.rangeOf(x, i)
-			tl.d = append(tl.d, x.d[lo:hi]...)
+		n := len(tl.d)
+		tl.d = slices.Grow(tl.d, t.keep*t.size)[:n+t.keep*t.size]
+		if grown := tl.bytes() - before; grown != 0 {
+			t.grow(grown)
 		}
-		grown := tl.bytes() - before
-		b.bytes += grown
-		t.bytes += grown
+	}
+}
+
+func (o *push[T]) unit(_ *worker[T], u unit) {
+	for i, lo, hi := o.clk.first(u); i >= 0; i, lo, hi = o.clk.after(u, i) {
+		if !o.clk.lanes[i].accepted {
+			continue
+		}
+		for m, x := range o.keep {
+			copy(o.tape.kept(i, len(o.tape.lanes[i].steps)-1, m, lo, hi), x.part(0, lo, hi))
+		}
 	}
 }
 
@@ -127,6 +186,7 @@ func (b *Backend[T]) Reset(tp backend.Tape[T]) {
 	if !b.live() {
 		return
 	}
+	b.unrecorded("Reset")
 	t := b.tape(tp)
 	for i := range t.lanes {
 		l := &t.lanes[i]
@@ -139,6 +199,7 @@ func (b *Backend[T]) Reserve(tp backend.Tape[T], steps int) error {
 	if !b.live() {
 		return b.takeErr()
 	}
+	b.unrecorded("Reserve")
 	if steps < 0 {
 		panic("cpu: Reserve of a negative number of steps")
 	}
@@ -155,8 +216,7 @@ func (b *Backend[T]) Reserve(tp backend.Tape[T], steps int) error {
 			return fmt.Errorf("cpu: a tape of %d steps: %w: keep fewer", steps, backend.ErrOutOfMemory)
 		}
 		l.steps, l.d = taken[:0], d[:0]
-		b.bytes += l.bytes() - before
-		t.bytes += l.bytes() - before
+		t.grow(l.bytes() - before)
 	}
 	return nil
 }
@@ -166,15 +226,15 @@ func (b *Backend[T]) Rewind(clk backend.Clock, tp backend.Tape[T], attempts int6
 	if !b.live() {
 		return
 	}
+	b.unrecorded("Rewind")
 	c, t := b.clock(clk), b.tape(tp)
 	if len(c.lanes) != len(t.lanes) || skip != nil && len(skip) != len(c.lanes) {
 		panic("cpu: Rewind with another number of lanes")
 	}
-	t.attempt = attempts + 1
 	for i := range c.lanes {
 		l, tl := &c.lanes[i], &t.lanes[i]
 		l.nothing()
-		tl.left = 0
+		tl.left, tl.attempt = 0, attempts+1
 		if skip == nil || !skip[i] {
 			tl.left = len(tl.steps)
 		}
@@ -185,28 +245,49 @@ func (b *Backend[T]) Rewind(clk backend.Clock, tp backend.Tape[T], attempts int6
 }
 
 // Back goes back by one attempt.
-func (b *Backend[T]) Back(clk backend.Clock, tp backend.Tape[T], keep []backend.Vec[T]) {
+func (b *Backend[T]) Back(clk backend.Clock, tp backend.Tape[T], keeps []backend.Vec[T]) {
 	if !b.live() {
 		return
 	}
-	c, t := b.clock(clk), b.tape(tp)
-	t.check(c, keep)
-	t.attempt--
-	for i := range c.lanes {
-		l, tl := &c.lanes[i], &t.lanes[i]
+	o := keep(b, &b.last.back)
+	o.taping.set(b, clk, tp, keeps, true)
+	b.do(o)
+}
+
+// back is the op of Back.
+type back[T backend.Float] struct{ taping[T] }
+
+func (o *back[T]) before(lo, hi int) {
+	for i := lo; i < hi; i++ {
+		l, tl := &o.clk.lanes[i], &o.tape.lanes[i]
+		tl.attempt--
 		n := tl.left - 1
-		l.accepted = n >= 0 && tl.steps[n].attempt == t.attempt
+		l.accepted = n >= 0 && tl.steps[n].attempt == tl.attempt
 		if !l.accepted {
 			l.nothing()
 			continue
 		}
 		tl.left--
 		l.took = tl.steps[n].took
-		for m, v := range keep {
-			x := b.out(v)
-			lo, hi := c.rangeOf(x, i)
-			from := (n*t.keep + m) * t.size
-			copy(x.d[lo:hi], tl.d[from:from+t.size])
+	}
+}
+
+func (o *back[T]) unit(_ *worker[T], u unit) {
+	for i, lo, hi := o.clk.first(u); i >= 0; i, lo, hi = o.clk.after(u, i) {
+		if !o.clk.lanes[i].accepted {
+			continue
+		}
+		for m, x := range o.keep {
+			copy(x.part(0, lo, hi), o.tape.kept(i, o.tape.lanes[i].left, m, lo, hi))
 		}
 	}
+}
+
+func (o *back[T]) alive(lo, hi int) bool {
+	for i := lo; i < hi; i++ {
+		if o.tape.lanes[i].left > 0 {
+			return true
+		}
+	}
+	return false
 }

@@ -29,6 +29,9 @@ type Backend[T backend.Float] struct {
 	args      driver.Args
 	status    *driver.Pinned // what Poll reads
 	closed    bool
+
+	capturing    bool   // launches are recorded
+	unrecordable string // a verb among them that cannot be
 }
 
 var (

@@ -4,6 +4,7 @@ package gpu
 
 import (
 	"errors"
+	"fmt"
 
 	"github.com/seed-5f5774c8/neuralode/backend"
 	"github.com/seed-5f5774c8/neuralode/gpu/internal/driver"
@@ -31,10 +32,16 @@ func (b *Backend[T]) Record(enqueue func()) (backend.Recording, error) {
 	if err := b.d.BeginCapture(); err != nil {
 		return nil, err
 	}
+	b.capturing, b.unrecordable = true, ""
 	enqueue()
+	b.capturing = false
 	g, err := b.d.EndCapture()
 	if err != nil {
 		return nil, err
+	}
+	if b.unrecordable != "" {
+		g.Close()
+		return nil, fmt.Errorf("gpu: %s cannot be recorded", b.unrecordable)
 	}
 	if b.pool.released != before {
 		g.Close()
@@ -43,11 +50,23 @@ func (b *Backend[T]) Record(enqueue func()) (backend.Recording, error) {
 	return &recording[T]{b: b, graph: g, released: before}, nil
 }
 
-func (r *recording[T]) Replay() bool {
+// recordable reports whether a verb whose launches depend on what the host knows may
+// run: not while launches are captured, which Record then refuses.
+func (b *Backend[T]) recordable(verb string) bool {
+	if b.capturing {
+		b.unrecordable = verb
+	}
+	return !b.capturing
+}
+
+// Replay launches the graph so many times.
+func (r *recording[T]) Replay(times int) bool {
 	if r.b.pool.released != r.released {
 		return false
 	}
-	r.graph.Launch()
+	for range times {
+		r.graph.Launch()
+	}
 	return true
 }
 

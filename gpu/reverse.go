@@ -86,7 +86,7 @@ func (b *Backend[T]) Rewind(clk backend.Clock, tp backend.Tape[T], attempts int6
 
 // Back goes back by one attempt.
 func (b *Backend[T]) Back(clk backend.Clock, tp backend.Tape[T], keep []backend.Vec[T]) {
-	if !b.live() {
+	if !b.live() || !b.recordable("Back") {
 		return
 	}
 	c, t := b.clock(clk), b.tape(tp)

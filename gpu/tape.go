@@ -190,7 +190,7 @@ type tallyArgs struct {
 
 // Push appends the accepted steps to the tape.
 func (b *Backend[T]) Push(clk backend.Clock, tp backend.Tape[T], keep []backend.Vec[T]) {
-	if !b.live() {
+	if !b.live() || !b.recordable("Push") {
 		return
 	}
 	c, t := b.clock(clk), b.tape(tp)

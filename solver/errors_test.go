@@ -218,11 +218,12 @@ func TestBlowUp(t *testing.T) {
 		t.Errorf("fixed steps: %v", err)
 	}
 	wantText(t, err, "became NaN or infinite", "make a fixed Step smaller")
-	// float32 overflows where float64 does not.
+	// float32 overflows where float64 does not: f at t = 8.64, and before that its multiples
+	// in the stages of Tsit5, whose largest coefficient is 11.6, at 8.64 - ln(11.6)/10.
 	grow := custom(1, func(_ float64, z, _, dz []float32) { dz[0] = 10 * z[0] })
 	set := solver.Settings{MaxAttempts: 1000} // it creeps up to the last number whose f is finite
 	sol32, err := open(t, grow, set).Solve(background, []float32{1}, []float64{0, 20})
-	if err == nil || sol32.Status[0] == solver.Done || math.Abs(sol32.Stats[0].T-8.64) > 0.1 {
+	if err == nil || sol32.Status[0] == solver.Done || !(sol32.Stats[0].T > 8.39 && sol32.Stats[0].T < 8.65) {
 		t.Errorf("beyond float32: %v, %+v", err, sol32.Stats[0])
 	}
 }
@@ -304,8 +305,9 @@ func TestCancel_FromAnotherGoroutine(t *testing.T) {
 	if !errors.Is(err, context.Canceled) || !errors.Is(err, solver.Cancelled) || sol.Status[0] != solver.Cancelled {
 		t.Fatal(err)
 	}
-	// 4 stages, and the one of the interpolant; the context may end between two.
-	if n := after.Load(); n > 5 {
+	// The context is looked at after 32 attempts at most, of 4 stages and the one of the
+	// interpolant.
+	if n := after.Load(); n > 32*5 {
 		t.Errorf("%d evaluations after the context had ended", n)
 	}
 }

@@ -128,7 +128,7 @@ func TestEvent_Max(t *testing.T) {
 	if !errors.As(err, &failed) || len(failed.Failures) != 2 {
 		t.Fatal(err)
 	}
-	wantText(t, err, "sample 0 at t = 5.878", "event 0 (ground) happened more than 3 times")
+	wantText(t, err, "sample 0 at t = 5.87", "event 0 (ground) happened more than 3 times")
 	for b, scale := range []float64{1, 10} {
 		if len(sol.Events[b]) != 3 || math.Abs(sol.Stats[b].T-5.878*scale) > 1e-12*scale {
 			t.Errorf("sample %d has %d events, and ends at %g", b, len(sol.Events[b]), sol.Stats[b].T)

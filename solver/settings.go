@@ -58,9 +58,9 @@ type Settings struct {
 	// time of the span. Memory grows with the number of steps.
 	Dense bool
 
-	// Progress, if not nil, is called after every attempted step (on a device that
-	// replays recorded steps: after every few), from the goroutine that solves. It must
-	// return quickly and must not call the solver.
+	// Progress, if not nil, is called after every attempted step, from the goroutine that
+	// solves. It must return quickly and must not call the solver. A solve that reports
+	// waits for every step, which costs a device, and many threads, time.
 	Progress func(backend.Progress)
 }
 

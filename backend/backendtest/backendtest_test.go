@@ -138,12 +138,14 @@ func (r recorder[T]) Record(enqueue func()) (backend.Recording, error) {
 	return &replay{enqueue, r.replays}, nil
 }
 
-func (r *replay) Replay() bool {
-	if r.left != 1 {
-		r.enqueue()
-	}
-	if r.left > 1 {
-		r.left--
+func (r *replay) Replay(times int) bool {
+	for range times {
+		if r.left != 1 {
+			r.enqueue()
+		}
+		if r.left > 1 {
+			r.left--
+		}
 	}
 	return true
 }

@@ -88,7 +88,7 @@ func (s *suite[T]) solve(f backend.Field[T], lanes int, z0 []T, tol backend.Tole
 			s.noError("Record", err)
 			defer recording.Close()
 			next = func() {
-				if !recording.Replay() {
+				if !recording.Replay(1) {
 					s.fatalf("Replay: false, though nothing was released")
 				}
 			}

@@ -132,9 +132,9 @@ type Loop[T backend.Float] struct {
 	owned     []backend.Vec[T]
 	err       error // of the hook
 
-	recorder  backend.Recorder // nil if the device has none
-	recording backend.Recording
-	plain     bool // an attempt cannot be recorded
+	recorder backend.Recorder // nil if the device has none
+	recorded Recorded
+	sequence func() // attempt, made once
 }
 
 // New allocates the memory of a loop.
@@ -145,6 +145,7 @@ func New[T backend.Float](c Config[T]) (*Loop[T], error) {
 		return nil, err
 	}
 	l.recorder, _ = c.Backend.(backend.Recorder)
+	l.sequence = l.attempt
 	tab := c.Tableau
 	l.kOf = make([][]backend.Vec[T], c.Blocks)
 	for _, b := range l.K {
@@ -274,10 +275,7 @@ func (l *Loop[T]) StagesOf(block int) []backend.Vec[T] { return l.kOf[block] }
 
 // Free returns the loop's memory.
 func (l *Loop[T]) Free() {
-	if l.recording != nil {
-		l.recording.Close()
-		l.recording = nil
-	}
+	l.recorded.Close()
 	for _, v := range l.owned {
 		l.Backend.Free(v)
 	}
@@ -410,14 +408,13 @@ func (l *Loop[T]) Start(ctx context.Context, spans ...backend.Span) (err error) 
 // attempts were made since Start.
 func (l *Loop[T]) Continue(ctx context.Context, attempts int) (backend.Progress, error) {
 	p := backend.Progress{Running: l.Lanes}
-	for next := l.Attempts; p.Running > 0 && ctx.Err() == nil && l.Attempts < attempts; {
-		n := l.Attempts
-		l.enqueueAttempt(n)
-		l.Attempts++
-		if n < next && l.Attempts < attempts {
-			continue
+	for p.Running > 0 && ctx.Err() == nil && l.Attempts < attempts {
+		n := 1
+		if l.Attempts > 0 {
+			n = min(l.interval(l.Attempts), attempts-l.Attempts)
 		}
-		next = n + l.interval(n)
+		l.enqueue(n)
+		l.Attempts += n
 		if l.err != nil {
 			return p, l.err
 		}
@@ -433,37 +430,77 @@ func (l *Loop[T]) Continue(ctx context.Context, attempts int) (backend.Progress,
 	return p, nil
 }
 
-// interval is the number of attempts from one poll to the next, after n attempts. A
-// device that records goes on while the host polls: asking it seldom costs at most a
-// fifth of the attempts in vain, which do nothing once all lanes have ended.
+// interval is the number of attempts from one poll to the next, after n attempts: one
+// if somebody wants to hear of each. A device that records goes on while the host polls,
+// and asking it seldom costs at most a fifth of the attempts in vain, which do nothing
+// once all lanes have ended.
 func (l *Loop[T]) interval(n int) int {
-	if l.recorder == nil || l.Hook != nil {
+	if l.recorder == nil || l.Hook != nil || l.Poll != nil {
 		return 1
 	}
 	return min(max(n/4, 4), 32)
 }
 
-// enqueueAttempt enqueues attempt n of a solve, by a recording if the device makes
-// one. The first of each solve runs as it is: what a verb has to do once, as when
-// parameters have changed, it does there.
-func (l *Loop[T]) enqueueAttempt(n int) {
-	if n == 0 || l.recorder == nil || l.plain || l.Tape != nil || l.Hook != nil { // a tape grows between attempts
-		l.attempt()
+// enqueue enqueues n attempts, by a recording if the device makes one. The first of
+// each solve runs as it is: what a verb has to do once, as when parameters have changed,
+// it does there.
+func (l *Loop[T]) enqueue(n int) {
+	if l.Attempts == 0 || l.recorder == nil || l.Hook != nil {
+		for range n {
+			l.attempt()
+		}
 		return
 	}
-	if l.recording != nil {
-		if l.recording.Replay() {
+	l.recorded.Run(l.recorder, n, l.sequence)
+}
+
+// Recorded is a sequence of verbs that is recorded where the device can.
+type Recorded struct {
+	recording backend.Recording
+	plain     bool // it cannot be recorded
+}
+
+// Run enqueues the sequence n times. Without a recorder it runs as it is.
+func (r *Recorded) Run(recorder backend.Recorder, n int, sequence func()) {
+	if recorder != nil && !r.plain {
+		if r.recording != nil && r.recording.Replay(n) {
 			return
 		}
-		l.recording.Close()
-		l.recording = nil
+		r.Close()
+		var err error
+		if r.recording, err = recorder.Record(sequence); err == nil && r.recording.Replay(n) {
+			return
+		}
+		r.plain = true
 	}
-	rec, err := l.recorder.Record(l.attempt)
-	if err != nil {
-		l.plain = true
-		l.attempt()
-		return
+	for range n {
+		sequence()
 	}
-	l.recording = rec
-	rec.Replay()
+}
+
+// Repeat enqueues the sequence n times, the first of them as it is, until ctx ends.
+func (r *Recorded) Repeat(ctx context.Context, recorder backend.Recorder, n int, sequence func()) error {
+	const most = 64 // at a time
+	for first := true; n > 0; first = false {
+		if err := context.Cause(ctx); err != nil {
+			return err
+		}
+		if first {
+			sequence()
+			n--
+			continue
+		}
+		now := min(n, most)
+		r.Run(recorder, now, sequence)
+		n -= now
+	}
+	return nil
+}
+
+// Close releases the recording.
+func (r *Recorded) Close() {
+	if r.recording != nil {
+		r.recording.Close()
+		r.recording = nil
+	}
 }
