@@ -12,7 +12,7 @@ CROSS := linux/amd64 darwin/arm64 windows/amd64
 include kernels/kernels.mk gpu/gpu.mk
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test lint cross race bench cover fuzz table-solvers table-gradients
+.PHONY: help build demo test lint asm asm-check cross race bench cover fuzz table-solvers table-gradients
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -23,17 +23,29 @@ build: ## compile every package
 demo: ## learn the hare-lynx record; writes demo/hare_lynx.png and demo/model.safetensors (BACKEND=cpu or gpu)
 	$(if $(filter gpu,$(BACKEND)),$(CUDA_ENV)) $(GO) run $(if $(filter gpu,$(BACKEND)),-tags cuda) ./demo -backend $(BACKEND)
 
-test: ## vet and test every package
+test: ## vet and test every package, and the CPU backend without its assembly
 	$(GO) vet ./...
 	$(GO) test ./...
+	$(GO) test -tags noasm ./internal/simd ./cpu
 
 lint: cross ## gofmt, vet, staticcheck, a tidy go.mod, the README's table, and the builds of cross
 	@files=$$(gofmt -l .); test -z "$$files" || { echo "not formatted (run gofmt -w):"; echo "$$files"; exit 1; }
 	$(GO) vet ./...
 	$(GO) tool staticcheck ./...
 	$(GO) mod tidy -diff
+	@$(MAKE) --no-print-directory asm-check
 	@old=$$($(GO) run ./internal/tables/solvers -methods | grep -vxFf README.md); \
 	test -z "$$old" || { echo "README.md lacks these lines of the table of methods:"; echo "$$old"; exit 1; }
+
+asm: ## generate the assembly of internal/simd
+	$(GO) generate ./internal/simd
+
+asm-check: ## compare the committed assembly with what its generator writes
+	@dir=$$(mktemp -d); trap 'rm -rf "$$dir"' EXIT; cd internal/simd; \
+	$(GO) run ./asm -out "$$dir/kernels_amd64.s" -stubs "$$dir/kernels_amd64.go" -pkg simd; \
+	for f in kernels_amd64.s kernels_amd64.go; do \
+		tail -n +2 $$f >"$$dir/old"; tail -n +2 "$$dir/$$f" | cmp -s - "$$dir/old" || { echo "internal/simd/$$f is not what its generator writes: run make asm"; exit 1; }; \
+	done
 
 cross: ## build and vet for other systems, without cgo
 	@set -e; for target in $(CROSS); do \

@@ -69,7 +69,7 @@ func TestEvent_GradientThroughBounces(t *testing.T) {
 	e.Max = 10
 	const batch = 3
 	samples := make([]solver.Sample, batch)
-	set := solver.Settings{Stepping: solver.PerSample, Method: solver.Dopri8, RTol: 1e-11, ATol: 1e-12}
+	set := solver.Settings{Stepping: solver.PerSample, Method: solver.Dopri8, RTol: 1e-12, ATol: 1e-13}
 	s := newSolver(t, field.New(3, theta, ball[float64], ball[field.Dual]), set, e)
 	for b := range samples {
 		samples[b].Times = []float64{0, 100}

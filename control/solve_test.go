@@ -100,7 +100,7 @@ func TestSolve_ForcedOscillator(t *testing.T) {
 
 func forcedOscillator[T backend.Float](t *testing.T) {
 	// The tolerance is on a step, a few dozen of which add up without growth.
-	tol, limit := 1e-12, 1e-9
+	tol, limit := 1e-13, 1e-9
 	if eps[T]() > 1e-10 {
 		tol, limit = 1e-5, 1e-3
 	}

@@ -120,12 +120,6 @@ func (v *vec[T]) Block(i int) backend.Vec[T] {
 	return &vec[T]{blocks: 1, rows: v.rows, cols: v.cols, d: v.d[i*n : (i+1)*n : (i+1)*n], mem: v.mem}
 }
 
-// block returns the elements of block i.
-func (v *vec[T]) block(i int) []T {
-	n := v.rows * v.cols
-	return v.d[i*n : (i+1)*n]
-}
-
 // part returns rows lo to hi of block i.
 func (v *vec[T]) part(i, lo, hi int) []T {
 	n := i * v.rows * v.cols

@@ -75,6 +75,9 @@ func (c *crew) arrive(n int) (last bool) {
 		return true
 	}
 	round := c.round.Load()
+	if c.broken.Load() {
+		panic(errBroken)
+	}
 	if int(c.arrived.Add(1)) == n {
 		c.arrived.Store(0)
 		return true

@@ -25,7 +25,7 @@ type mlpKernel[T backend.Float] struct {
 	xT    []T             // a layer's input, [lane][feature]
 	zeros []T             // as long as a tile of the widest layer
 	ones  []T             // a factor for simd.Combine
-	h, k  [1][]T          // operands for it
+	k     [1][]T          // operands for it
 	zT    []T             // the state before the input map
 	dot   *mlpTangents[T] // made where second derivatives are asked for
 }
@@ -253,23 +253,7 @@ func (k *mlpKernel[T]) addWeightGradient(g []T, l int, delta, weight []T) {
 	scaled := k.weighted(delta, weight)
 	simd.Transpose(k.xT, ly.In, k.x[l], k.ld, ly.In, m)
 	simd.Gemm(simd.Add, g[ly.W:], ly.In, scaled, k.ld, 1, k.xT, ly.In, ly.Out, ly.In, m, nil)
-	addRowSums(g[ly.B:ly.B+ly.Out], scaled, k.ld, m)
-}
-
-// addRowSums adds the sum of the first m elements of row i of x to dst[i].
-func addRowSums[T backend.Float](dst, x []T, ld, m int) {
-	for i := range dst {
-		var s [4]T
-		r := x[i*ld : i*ld+m]
-		for len(r) >= 4 {
-			s[0], s[1], s[2], s[3] = s[0]+r[0], s[1]+r[1], s[2]+r[2], s[3]+r[3]
-			r = r[4:]
-		}
-		for j, v := range r {
-			s[j] += v
-		}
-		dst[i] += (s[0] + s[1]) + (s[2] + s[3])
-	}
+	simd.AddRowSums(g[ly.B:ly.B+ly.Out], scaled, k.ld, m)
 }
 
 func (k *mlpKernel[T]) jvp(o *jvp[T], r *rows) {

@@ -1,0 +1,252 @@
+package main
+
+import (
+	. "github.com/mmcloughlin/avo/build"
+	. "github.com/mmcloughlin/avo/operand"
+	. "github.com/mmcloughlin/avo/reg"
+)
+
+// sliceSize is the distance of slices in a slice of them.
+const sliceSize = 24
+
+// combine writes dst[i] = y[i] + h[i]·Σ_j c[j]·k[j][i], four vectors at a time.
+func (a arch) combine() {
+	e := a.elem()
+	TEXT("combine"+a.name, NOSPLIT, "func(dst, y, h *"+e+", each int, c *"+e+", k *[]"+e+", terms, n int)")
+	Pragma("noescape")
+	Doc("combine" + a.name + " is Combine; with each 0 there is one h, else as many as elements.")
+	dst, y, h := Load(Param("dst"), GP64()).(GPVirtual), Load(Param("y"), GP64()).(GPVirtual), Load(Param("h"), GP64()).(GPVirtual)
+	each := Load(Param("each"), GP64()).(GPVirtual)
+	n := Load(Param("n"), GP64()).(GPVirtual)
+	at := GP64() // bytes done
+	XORQ(at, at)
+	vh := a.vec()
+	a.broadcast(Mem{Base: h}, vh)
+	// The factor is the same for all, or a vector of its own: two loops.
+	TESTQ(each, each)
+	JNZ(LabelRef("each"))
+	a.combineLoop("one", dst, y, h, at, n, vh)
+	Label("each")
+	a.combineLoop("own", dst, y, h, at, n, nil)
+}
+
+// combineLoop ends the function.
+func (a arch) combineLoop(label string, dst, y, h, at, n GPVirtual, vh VecVirtual) {
+	block := func(label string, vectors int, load func(Mem) VecVirtual, store func(VecVirtual, Mem)) {
+		acc := make([]VecVirtual, vectors)
+		for i := range acc {
+			acc[i] = a.vec()
+			a.zero(acc[i])
+		}
+		c, k, terms := GP64(), GP64(), GP64()
+		Load(Param("c"), c)
+		Load(Param("k"), k)
+		Load(Param("terms"), terms)
+		TESTQ(terms, terms)
+		JZ(LabelRef(label + "summed"))
+		Label(label + "term")
+		p, vc := GP64(), a.vec()
+		MOVQ(Mem{Base: k}, p)
+		a.broadcast(Mem{Base: c}, vc)
+		for i := range acc {
+			a.fma(load(Mem{Base: p, Index: at, Scale: 1, Disp: i * a.width}), vc, acc[i])
+		}
+		ADDQ(U32(sliceSize), k)
+		ADDQ(U32(a.size), c)
+		DECQ(terms)
+		JNZ(LabelRef(label + "term"))
+		Label(label + "summed")
+		for i := range acc {
+			f := vh
+			if f == nil {
+				f = load(Mem{Base: h, Index: at, Scale: 1, Disp: i * a.width})
+			}
+			v := load(Mem{Base: y, Index: at, Scale: 1, Disp: i * a.width})
+			a.fma(acc[i], f, v)
+			store(v, Mem{Base: dst, Index: at, Scale: 1, Disp: i * a.width})
+		}
+	}
+	whole := func(m Mem) VecVirtual { return a.set(m) }
+	put := func(v VecVirtual, m Mem) { a.mov(v, m) }
+	for _, vectors := range []int{4, 1} {
+		l := label + string(rune('0'+vectors))
+		Label(l)
+		CMPQ(n, U32(vectors*a.lanes()))
+		JL(LabelRef(l + "done"))
+		block(l, vectors, whole, put)
+		ADDQ(U32(vectors*a.width), at)
+		SUBQ(U32(vectors*a.lanes()), n)
+		JMP(LabelRef(l))
+		Label(l + "done")
+	}
+	TESTQ(n, n)
+	JZ(LabelRef(label + "end"))
+	t := a.tail(n)
+	block(label+"rest", 1, func(m Mem) VecVirtual { v := a.vec(); t.load(m, v); return v }, t.store)
+	Label(label + "end")
+	VZEROUPPER()
+	RET()
+}
+
+// errors writes the squares of the error estimates over their tolerances, in float64.
+func (a arch) errors() {
+	d := arch{name: a.name, size: 8, width: 32}
+	e := a.elem()
+	TEXT("errorSquares"+a.name, NOSPLIT, "func(sq *float64, y0, y1 *"+e+", h *float64, each int, e *float64, k *[]"+e+", terms, n int, atol, rtol float64)")
+	Pragma("noescape")
+	Doc("errorSquares" + a.name + " is ErrorSquares of n elements, a multiple of 4.")
+	sq, y0, y1 := Load(Param("sq"), GP64()).(GPVirtual), Load(Param("y0"), GP64()).(GPVirtual), Load(Param("y1"), GP64()).(GPVirtual)
+	h, each, n := Load(Param("h"), GP64()).(GPVirtual), Load(Param("each"), GP64()).(GPVirtual), Load(Param("n"), GP64()).(GPVirtual)
+	at := GP64() // elements done
+	XORQ(at, at)
+	atol, rtol := d.vec(), d.vec()
+	x := XMM()
+	Load(Param("atol"), x)
+	VBROADCASTSD(x, atol)
+	Load(Param("rtol"), x)
+	VBROADCASTSD(x, rtol)
+	sign := d.set(d.signBit())
+	load := func(p GPVirtual) VecVirtual {
+		v := d.vec()
+		m := Mem{Base: p, Index: at, Scale: uint8(a.size)}
+		if a.f32() {
+			VCVTPS2PD(m, v)
+		} else {
+			VMOVUPD(m, v)
+		}
+		return v
+	}
+	Label("loop")
+	est := d.vec()
+	d.zero(est)
+	c, k, terms := GP64(), GP64(), GP64()
+	Load(Param("e"), c)
+	Load(Param("k"), k)
+	Load(Param("terms"), terms)
+	TESTQ(terms, terms)
+	JZ(LabelRef("summed"))
+	Label("term")
+	p, vc := GP64(), d.vec()
+	MOVQ(Mem{Base: k}, p)
+	d.broadcast(Mem{Base: c}, vc)
+	d.fma(load(p), vc, est)
+	ADDQ(U32(sliceSize), k)
+	ADDQ(U32(8), c)
+	DECQ(terms)
+	JNZ(LabelRef("term"))
+	Label("summed")
+	vh := d.vec()
+	d.broadcast(Mem{Base: h}, vh)
+	TESTQ(each, each)
+	JZ(LabelRef("one"))
+	d.mov(Mem{Base: h, Index: at, Scale: 8}, vh)
+	Label("one")
+	d.mul(vh, est, est)
+	v0, v1 := load(y0), load(y1)
+	// Minus itself is 0, or NaN for what is not finite.
+	z := d.vec()
+	d.sub(v0, v0, z)
+	d.add(z, est, est)
+	d.sub(v1, v1, z)
+	d.add(z, est, est)
+	d.andn(v0, sign, v0)
+	d.andn(v1, sign, v1)
+	d.max(v0, v1, v1)
+	d.mul(rtol, v1, v1)
+	d.add(atol, v1, v1)
+	d.zero(z)
+	VCMPPD(Imm(4), z, est, z) // not equal, or not ordered
+	d.div(v1, est, est)
+	d.and(z, est, est)
+	d.mul(est, est, est)
+	d.mov(est, Mem{Base: sq, Index: at, Scale: 8})
+	ADDQ(U32(4), at)
+	CMPQ(at, n)
+	JL(LabelRef("loop"))
+	VZEROUPPER()
+	RET()
+}
+
+// sums writes the sum and the largest of float64s, four sums side by side.
+func (a arch) sums() {
+	TEXT("sumMax"+a.name, NOSPLIT, "func(x *float64, n int, sums, most *float64)")
+	Pragma("noescape")
+	Doc("sumMax" + a.name + " adds x to four sums, the largest to four of these, for n a multiple of 4.")
+	x, n := Load(Param("x"), GP64()).(GPVirtual), Load(Param("n"), GP64()).(GPVirtual)
+	sum, most := a.vec(), a.vec()
+	a.zero(sum)
+	a.zero(most)
+	Label("loop")
+	v := a.set(Mem{Base: x})
+	a.add(v, sum, sum)
+	a.max(v, most, most)
+	ADDQ(U32(a.width), x)
+	SUBQ(U32(a.lanes()), n)
+	JNZ(LabelRef("loop"))
+	to := GP64()
+	Load(Param("sums"), to)
+	a.mov(sum, Mem{Base: to})
+	Load(Param("most"), to)
+	a.mov(most, Mem{Base: to})
+	VZEROUPPER()
+	RET()
+}
+
+// rowSums writes dst[i] += Σ_j x[i][j], each row's sum side by side in a vector's lanes.
+func (a arch) rowSums() {
+	e := a.elem()
+	TEXT("rowSums"+a.name, NOSPLIT, "func(dst, x *"+e+", ld, m, n int)")
+	Pragma("noescape")
+	Doc("rowSums" + a.name + " is AddRowSums; ld is in bytes.")
+	dst, x, ld := Load(Param("dst"), GP64()).(GPVirtual), Load(Param("x"), GP64()).(GPVirtual), Load(Param("ld"), GP64()).(GPVirtual)
+	m, n := Load(Param("m"), GP64()).(GPVirtual), Load(Param("n"), GP64()).(GPVirtual)
+	rest := GP64()
+	MOVQ(n, rest)
+	ANDQ(U32(a.lanes()-1), rest)
+	t := a.tail(rest)
+	SUBQ(rest, n)
+	Label("row")
+	sum := a.vec()
+	a.zero(sum)
+	p, left := GP64(), GP64()
+	MOVQ(x, p)
+	MOVQ(n, left)
+	TESTQ(left, left)
+	JZ(LabelRef("rest"))
+	Label("loop")
+	a.add(Mem{Base: p}, sum, sum)
+	ADDQ(U32(a.width), p)
+	SUBQ(U32(a.lanes()), left)
+	JNZ(LabelRef("loop"))
+	Label("rest")
+	TESTQ(rest, rest)
+	JZ(LabelRef("summed"))
+	v := a.vec()
+	t.load(Mem{Base: p}, v)
+	a.add(v, sum, sum)
+	Label("summed")
+	low, high := XMM(), XMM()
+	if a.f32() {
+		VEXTRACTF128(Imm(1), sum, high)
+		VADDPS(high, sum.AsX(), low)
+		VMOVHLPS(low, low, high)
+		VADDPS(high, low, low)
+		VMOVSHDUP(low, high)
+		VADDSS(high, low, low)
+		VADDSS(Mem{Base: dst}, low, low)
+		VMOVSS(low, Mem{Base: dst})
+	} else {
+		VEXTRACTF128(Imm(1), sum, high)
+		VADDPD(high, sum.AsX(), low)
+		VUNPCKHPD(low, low, high)
+		VADDSD(high, low, low)
+		VADDSD(Mem{Base: dst}, low, low)
+		VMOVSD(low, Mem{Base: dst})
+	}
+	ADDQ(U32(a.size), dst)
+	ADDQ(ld, x)
+	DECQ(m)
+	JNZ(LabelRef("row"))
+	VZEROUPPER()
+	RET()
+}

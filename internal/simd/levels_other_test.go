@@ -1,0 +1,7 @@
+//go:build noasm || !amd64
+
+package simd
+
+import "testing"
+
+func forLevels(t *testing.T, test func(*testing.T)) { t.Run(Level(), test) }
