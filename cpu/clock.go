@@ -208,12 +208,13 @@ type proposeStep[T backend.Float] struct {
 	y, k0, k1 *vec[T] // k1 is nil at the first call
 	order     int
 	tol       backend.Tolerance
-	squares   [][3]float64 // of every block of every unit, with one lane
+	squares   [][3]float64 // of every block of every few rows, with one lane
 }
 
-func (o *proposeStep[T]) prepare(_, units int) {
+func (o *proposeStep[T]) prepare(int, int) {
 	if o.clk.single() {
-		o.squares = slices.Grow(o.squares[:0], units*o.y.blocks)[:units*o.y.blocks]
+		o.squares = resize(o.squares, parts(o.rows)*o.y.blocks)
+		clear(o.squares)
 	}
 }
 
@@ -228,18 +229,19 @@ func (o *proposeStep[T]) unit(_ *worker[T], u unit) {
 			continue
 		}
 		tol := toleranceOf(o.clk.span(i), o.tol)
+		if o.clk.single() {
+			for from := lo; from < hi; from += unitRows {
+				for blk := range o.y.blocks {
+					o.squares[from/unitRows*o.y.blocks+blk] = o.sum(tol, blk, from, min(from+unitRows, hi))
+				}
+			}
+			continue
+		}
 		var d [3]float64
 		for blk := range o.y.blocks {
-			s := o.sum(tol, blk, lo, hi)
-			if o.clk.single() {
-				o.squares[u.i*o.y.blocks+blk] = s
-			} else {
-				raise(&d, s, hi-lo, o.y.cols)
-			}
+			raise(&d, o.sum(tol, blk, lo, hi), hi-lo, o.y.cols)
 		}
-		if !o.clk.single() {
-			o.choose(i, d)
-		}
+		o.choose(i, d)
 	}
 }
 

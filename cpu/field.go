@@ -52,6 +52,7 @@ type bound[T backend.Float] struct {
 	dim     int
 	params  *vec[T]
 	kernels []kernel[T] // one a worker
+	block   int         // rows that a kernel takes at a time
 	work    int         // about the operations of an evaluation of a row
 	last    product[T]
 }
@@ -71,6 +72,7 @@ func (b *Backend[T]) Bind(sys backend.System[T]) (backend.Field[T], error) {
 	f := &bound[T]{b: b, dim: sys.Dim(), params: b.out(v)}
 	copy(f.params.d, sys.Params())
 	f.kernels = []kernel[T]{b.newKernel(sys, f.params.d, f.params.mem)}
+	f.block = tileRows(f.kernels[0])
 	f.work = max(2*len(f.params.d), 100) // an MLP uses every parameter once; of others nothing is known
 	b.bytes.Add(f.kernels[0].bytes())
 	return f, nil
@@ -115,7 +117,7 @@ func check[T backend.Float](sys backend.System[T]) error {
 func (b *Backend[T]) newKernel(sys backend.System[T], theta []T, mem *memory[T]) kernel[T] {
 	switch s := sys.(type) {
 	case *mlp.Model[T]:
-		return newMLPKernel(s, theta)
+		return newMLPKernel(s, theta, mem)
 	case *field.Sum[T]:
 		k := &sumKernel[T]{}
 		for _, p := range s.Parts() {
@@ -165,6 +167,14 @@ func (f *bound[T]) Close() {
 	f.kernels = nil
 }
 
+// tileRows is the number of rows that k makes the most of at a time.
+func tileRows[T backend.Float](k kernel[T]) int {
+	if t, ok := k.(interface{ tileRows() int }); ok {
+		return t.tileRows()
+	}
+	return 1
+}
+
 // open says whether a call may run, and latches the reason if not.
 func (f *bound[T]) open() bool {
 	if !f.b.live() {
@@ -193,6 +203,13 @@ func (k *sumKernel[T]) more() kernel[T] {
 		x.parts = append(x.parts, p.more())
 	}
 	return x
+}
+
+func (k *sumKernel[T]) tileRows() (n int) {
+	for _, p := range k.parts {
+		n = max(n, tileRows(p))
+	}
+	return n
 }
 
 func (k *sumKernel[T]) pack() {

@@ -14,6 +14,9 @@ type mlpKernel[T backend.Float] struct {
 	spec   mlp.Spec
 	layers []mlp.Layer
 	theta  []T
+	mem    *memory[T]
+	lanes  int // samples of a full tile
+	shared *packed[T]
 
 	ld    int             // lanes of the tile, padding included
 	x     [][]T           // x[l]: input of layer l with the time, x[L]: output
@@ -30,33 +33,69 @@ type mlpKernel[T backend.Float] struct {
 	dot   *mlpTangents[T] // made where second derivatives are asked for
 }
 
-// tileBytes is the size of a feature's row in a full tile.
-const tileBytes = 128
+// packed is what workers share: the transposes of weights so wide that a walk down their
+// columns leaves the cache. Others are nil.
+type packed[T backend.Float] struct {
+	wT      [][]T
+	version uint64 // of θ
+	bytes   int64
+}
 
-// tileLanes is the number of samples of a full tile.
-func tileLanes[T backend.Float]() int { return tileBytes / int(sizeOf[T]()) }
+// The size of a feature's row in a full tile: a few vectors, or where weights are so
+// large that they, and their gradient, leave the cache between tiles, as many samples as
+// make the most of a visit.
+const (
+	tileBytes     = 128
+	wideTileBytes = 512
+	wideBytes     = 512 << 10 // of a weight
+)
 
 // padded is the number of lanes that a tile of m samples takes: whole vectors.
 func padded[T backend.Float](m int) int {
-	v := tileLanes[T]() / 4
+	v := 32 / int(sizeOf[T]())
 	return (m + v - 1) / v * v
 }
 
-func newMLPKernel[T backend.Float](m *mlp.Model[T], theta []T) *mlpKernel[T] {
-	k := &mlpKernel[T]{spec: m.Spec, theta: theta}
-	k.layers = m.Spec.Layers()
+func newMLPKernel[T backend.Float](m *mlp.Model[T], theta []T, mem *memory[T]) *mlpKernel[T] {
+	k := &mlpKernel[T]{spec: m.Spec, layers: m.Spec.Layers(), theta: theta, mem: mem, shared: &packed[T]{}}
+	k.lanes = tileBytes / int(sizeOf[T]())
+	for _, ly := range k.layers {
+		var wT []T
+		if n := ly.In * ly.Out; int64(n)*sizeOf[T]() > wideBytes {
+			k.lanes = wideTileBytes / int(sizeOf[T]())
+			wT = make([]T, n)
+			k.shared.bytes += int64(n) * sizeOf[T]()
+		}
+		k.shared.wT = append(k.shared.wT, wT)
+	}
 	k.allocate()
 	return k
 }
 
 func (k *mlpKernel[T]) more() kernel[T] {
-	x := &mlpKernel[T]{spec: k.spec, layers: k.layers, theta: k.theta}
+	x := &mlpKernel[T]{spec: k.spec, layers: k.layers, theta: k.theta, mem: k.mem, lanes: k.lanes, shared: k.shared}
 	x.allocate()
 	return x
 }
 
+// tile is how many rows the kernel takes at a time.
+func (k *mlpKernel[T]) tileRows() int { return k.lanes }
+
+func (k *mlpKernel[T]) pack() {
+	p := k.shared
+	if p.version == k.mem.version {
+		return
+	}
+	for l, ly := range k.layers {
+		if p.wT[l] != nil {
+			simd.Transpose(p.wT[l], ly.Out, k.theta[ly.W:], ly.In, ly.Out, ly.In)
+		}
+	}
+	p.version = k.mem.version
+}
+
 func (k *mlpKernel[T]) allocate() {
-	lanes, widest := tileLanes[T](), 0
+	lanes, widest := k.lanes, 0
 	for _, ly := range k.layers {
 		widest = max(widest, ly.In, ly.Out)
 		k.x = append(k.x, make([]T, lanes*ly.In))
@@ -64,17 +103,17 @@ func (k *mlpKernel[T]) allocate() {
 	}
 	k.x = append(k.x, make([]T, lanes*k.out()))
 	tile := func() []T { return make([]T, lanes*widest) }
-	k.delta, k.next, k.scale, k.xT, k.zeros = tile(), tile(), tile(), tile(), tile()
+	k.delta, k.next, k.scale, k.zeros = tile(), tile(), tile(), tile()
+	k.xT = make([]T, lanes*(widest+xTPad))
 	k.t, k.zT = make([]T, lanes), make([]T, lanes*k.spec.Widths[0])
 	k.ones = []T{1}
 }
 
-func (k *mlpKernel[T]) pack()         {}
 func (k *mlpKernel[T]) canVJP() error { return nil }
 func (k *mlpKernel[T]) canJVP() error { return nil }
 
 func (k *mlpKernel[T]) bytes() int64 {
-	n := len(k.t) + len(k.zT) + 5*len(k.delta) + k.dot.size()
+	n := len(k.t) + len(k.zT) + 4*len(k.delta) + len(k.xT) + k.dot.size()
 	for _, s := range [][][]T{k.x, k.pre} {
 		for _, v := range s {
 			n += len(v)
@@ -82,6 +121,9 @@ func (k *mlpKernel[T]) bytes() int64 {
 	}
 	return int64(n) * sizeOf[T]()
 }
+
+// xTPad keeps the rows of xT from starting at the same place of a page.
+const xTPad = 16
 
 // in is the input width of layer l without the time column.
 func (k *mlpKernel[T]) in(l int) int {
@@ -126,6 +168,10 @@ func (k *mlpKernel[T]) affine(mode simd.Mode, y, theta, x []T, l, in int, bias b
 // back sets x = Wᵀ·y of layer l of theta, for the first n inputs, or adds it.
 func (k *mlpKernel[T]) back(mode simd.Mode, x, theta, y []T, l, n int) {
 	ly := k.layers[l]
+	if wT := k.shared.wT[l]; wT != nil && &theta[0] == &k.theta[0] {
+		simd.Gemm(mode, x, k.ld, wT, ly.Out, 1, y, k.ld, n, k.ld, ly.Out, nil)
+		return
+	}
 	simd.Gemm(mode, x, k.ld, theta[ly.W:], 1, ly.In, y, k.ld, n, k.ld, ly.Out, nil)
 }
 
@@ -155,16 +201,16 @@ func (k *mlpKernel[T]) forward(z []T, r *rows) {
 }
 
 func (k *mlpKernel[T]) eval(dz, z []T, r *rows) {
-	for lo := 0; lo < len(r.index); lo += tileLanes[T]() {
-		tile := r.tile(lo, tileLanes[T]())
+	for lo := 0; lo < len(r.index); lo += k.lanes {
+		tile := r.tile(lo, k.lanes)
 		k.forward(z, &tile)
 		k.scatter(dz, k.x[len(k.layers)], k.out(), 1, &tile)
 	}
 }
 
 func (k *mlpKernel[T]) vjp(o *vjp[T], r *rows) {
-	for lo := 0; lo < len(r.index); lo += tileLanes[T]() {
-		tile := r.tile(lo, tileLanes[T]())
+	for lo := 0; lo < len(r.index); lo += k.lanes {
+		tile := r.tile(lo, k.lanes)
 		k.forward(o.z, &tile)
 		k.scatter(o.dz, k.x[len(k.layers)], k.out(), 1, &tile)
 		if o.az == nil && o.at == nil && o.g == nil {
@@ -251,14 +297,21 @@ func (k *mlpKernel[T]) weighted(delta, weight []T) []T {
 func (k *mlpKernel[T]) addWeightGradient(g []T, l int, delta, weight []T) {
 	ly, m := k.layers[l], len(weight)
 	scaled := k.weighted(delta, weight)
-	simd.Transpose(k.xT, ly.In, k.x[l], k.ld, ly.In, m)
-	simd.Gemm(simd.Add, g[ly.W:], ly.In, scaled, k.ld, 1, k.xT, ly.In, ly.Out, ly.In, m, nil)
+	k.addProducts(g, l, scaled, k.x[l], m)
 	simd.AddRowSums(g[ly.B:ly.B+ly.Out], scaled, k.ld, m)
 }
 
+// addProducts adds Σ_n delta_n·x_nᵀ over m lanes to layer l's weight in g.
+func (k *mlpKernel[T]) addProducts(g []T, l int, delta, x []T, m int) {
+	ly := k.layers[l]
+	ld := ly.In + xTPad
+	simd.Transpose(k.xT, ld, x, k.ld, ly.In, m)
+	simd.Gemm(simd.Add, g[ly.W:], ly.In, delta, k.ld, 1, k.xT, ld, ly.Out, ly.In, m, nil)
+}
+
 func (k *mlpKernel[T]) jvp(o *jvp[T], r *rows) {
-	for lo := 0; lo < len(r.index); lo += tileLanes[T]() {
-		tile := r.tile(lo, tileLanes[T]())
+	for lo := 0; lo < len(r.index); lo += k.lanes {
+		tile := r.tile(lo, k.lanes)
 		k.forward(o.z, &tile)
 		k.scatter(o.dz, k.x[len(k.layers)], k.out(), 1, &tile)
 		k.tangent(o, &tile)

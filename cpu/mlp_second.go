@@ -36,8 +36,8 @@ func (k *mlpKernel[T]) vjpTangent(o *vjpTangent[T], r *rows) {
 			k.dot.pre = append(k.dot.pre, make([]T, len(x)))
 		}
 	}
-	for lo := 0; lo < len(r.index); lo += tileLanes[T]() {
-		tile := r.tile(lo, tileLanes[T]())
+	for lo := 0; lo < len(r.index); lo += k.lanes {
+		tile := r.tile(lo, k.lanes)
 		k.forward(o.z, &tile)
 		k.forwardTangent(o, &tile)
 		var weight []T
@@ -109,10 +109,7 @@ func (k *mlpKernel[T]) backwardTangent(o *vjpTangent[T], weight []T, r *rows) {
 
 // addInputTangent adds Σ_n weight[n]·delta_n·ẋ_nᵀ to layer l's weight in g.
 func (k *mlpKernel[T]) addInputTangent(g []T, l int, delta, weight []T) {
-	ly, m := k.layers[l], len(weight)
-	scaled := k.weighted(delta, weight)
-	simd.Transpose(k.xT, ly.In, k.dot.x[l], k.ld, ly.In, m)
-	simd.Gemm(simd.Add, g[ly.W:], ly.In, scaled, k.ld, 1, k.xT, ly.In, ly.Out, ly.In, m, nil)
+	k.addProducts(g, l, k.weighted(delta, weight), k.dot.x[l], len(weight))
 }
 
 // addSecond adds delta·σ”(x)·dot to dst, element by element, where y = σ(x).

@@ -54,7 +54,7 @@ func (f *bound[T]) begin(kind productKind, at backend.At, z backend.Vec[T]) *pro
 		panic("cpu: as many rows as lanes are needed")
 	}
 	*o = product[T]{
-		on: on[T]{clk: c, rows: n, work: f.work},
+		on: on[T]{clk: c, rows: n, work: f.work, block: f.block},
 		f:  f, at: at, kind: kind, calls: o.calls,
 	}
 	if kind != evaluation {

@@ -41,6 +41,7 @@ type on[T backend.Float] struct {
 	// work is about the number of operations that a row takes, and sums the number of
 	// elements that every unit keeps a sum of.
 	work, sums int
+	block      int // rows that it makes the most of at a time
 }
 
 func (o *on[T]) target() *on[T] { return o }
@@ -56,10 +57,10 @@ const (
 	maxSums = 1 << 25
 )
 
-// unitSize is the number of rows of a unit, of which each keeps sums of so many
-// elements.
-func unitSize(rows, sums int) int {
-	n := unitRows
+// unitSize is the number of rows of a unit, a multiple of unitRows, for ops that take so
+// many rows at a time and keep sums of so many elements.
+func unitSize(rows, block, sums int) int {
+	n := max(unitRows, block)
 	if most := max(maxSums/max(sums, 1), 8); rows > n*most {
 		n = (rows + most - 1) / most
 		n = (n + unitRows - 1) / unitRows * unitRows
@@ -116,13 +117,13 @@ func (p *program[T]) reset(b *Backend[T], ops []op[T]) error {
 			return errors.New("cpu: verbs on different rows or clocks cannot be recorded together")
 		}
 		p.on.work += t.work
-		p.on.sums = max(p.on.sums, t.sums)
+		p.on.sums, p.on.block = max(p.on.sums, t.sums), max(p.on.block, t.block)
 		if a, ok := o.(advancer); ok {
 			p.ends = a
 		}
 	}
 	p.on.rows = max(p.on.rows, 0)
-	p.size = unitSize(p.on.rows, p.on.sums)
+	p.size = unitSize(p.on.rows, p.on.block, p.on.sums)
 	p.units = max((p.on.rows+p.size-1)/p.size, 1)
 	p.phases = p.phases[:0]
 	if !p.joint() {

@@ -153,7 +153,7 @@ type errorRatio[T backend.Float] struct {
 	second bool // there is a second estimate
 	parts  []normed[T]
 	k      []*vec[T] // stages of the parts, nil where they do not enter
-	sums   []norm    // of every block of every part of every unit, with one lane
+	sums   []norm    // of every block of every part of every few rows, with one lane
 	blocks int       // in all parts
 }
 
@@ -173,13 +173,18 @@ type norm struct {
 	row, col int
 }
 
-func (o *errorRatio[T]) prepare(_, units int) {
+// parts is the number of parts of so many rows that norms over all of them are added up
+// from, whatever the size of units.
+func parts(rows int) int { return max((rows+unitRows-1)/unitRows, 1) }
+
+func (o *errorRatio[T]) prepare(int, int) {
 	o.blocks = 0
 	for _, p := range o.parts {
 		o.blocks += p.y0.blocks
 	}
 	if o.clk.single() {
-		o.sums = resize(o.sums, units*o.blocks)
+		o.sums = resize(o.sums, parts(o.rows)*o.blocks)
+		clear(o.sums)
 	}
 }
 
@@ -187,32 +192,36 @@ func (o *errorRatio[T]) unit(w *worker[T], u unit) {
 	if o.clk.single() && o.clk.lanes[0].status != backend.StatusRunning {
 		return
 	}
-	for i, lo, hi := o.clk.first(u); i >= 0; i, lo, hi = o.clk.after(u, i) {
+	if o.clk.single() {
+		l, tol := &o.clk.lanes[0], toleranceOf(o.clk.span(0), o.tol)
+		for lo := u.lo; lo < u.hi; lo += unitRows {
+			n := lo / unitRows * o.blocks
+			for p := range o.parts {
+				y0, from, to := o.parts[p].y0, lo, min(lo+unitRows, u.hi)
+				if y0.rows != o.rows { // all of it belongs to the first rows
+					from, to = 0, 0
+					if lo == 0 {
+						to = y0.rows
+					}
+				}
+				for blk := range y0.blocks {
+					o.sums[n] = o.norm(w, tol, l.h, p, blk, from, to)
+					n++
+				}
+			}
+		}
+		return
+	}
+	for i := u.lo; i < u.hi; i++ {
 		l := &o.clk.lanes[i]
 		if l.status != backend.StatusRunning {
 			continue
 		}
-		if !o.clk.single() {
-			l.ratio, l.worst, l.row, l.col = 0, -1, 0, 0
-		}
+		l.ratio, l.worst, l.row, l.col = 0, -1, 0, 0
 		tol := toleranceOf(o.clk.span(i), o.tol)
-		n := u.i * o.blocks
 		for p := range o.parts {
-			y0, from, to := o.parts[p].y0, lo, hi
-			if y0.rows != o.rows { // with one lane: all of it belongs to the first unit
-				from, to = 0, 0
-				if u.i == 0 {
-					to = y0.rows
-				}
-			}
-			for blk := range y0.blocks {
-				s := o.norm(w, tol, l.h, p, blk, from, to)
-				if o.clk.single() {
-					o.sums[n] = s
-				} else {
-					l.raise(s, o.second)
-				}
-				n++
+			for blk := range o.parts[p].y0.blocks {
+				l.raise(o.norm(w, tol, l.h, p, blk, i, i+1), o.second)
 			}
 		}
 	}

@@ -31,12 +31,26 @@ func size[T Float]() int {
 func f32[T Float](s []T) *float32 { return (*float32)(unsafe.Pointer(unsafe.SliceData(s))) }
 func f64[T Float](s []T) *float64 { return (*float64)(unsafe.Pointer(unsafe.SliceData(s))) }
 
+// aBytes is how much of A is used again before it leaves the cache.
+const aBytes = 256 << 10
+
 func gemmAsm[T Float](mode Mode, c []T, ldc int, a []T, rsa, csa int, b []T, ldb, m, n, k int, bias []T) bool {
 	if level == 0 {
 		return false
 	}
 	size := size[T]()
 	half := 32 / size // lanes of AVX2
+	// Rows of A are taken for all columns while they are in the cache.
+	if rows := max(aBytes/(max(k, 1)*size)/12*12, 48); m > rows && n > 4*half {
+		for i := 0; i < m; i += rows {
+			now, b0 := min(rows, m-i), bias
+			if bias != nil {
+				b0 = bias[i:]
+			}
+			gemmAsm(mode, c[i*ldc:], ldc, a[i*rsa:], rsa, csa, b, ldb, now, n, k, b0)
+		}
+		return true
+	}
 	ldc, rsa, csa, ldbytes := ldc*size, rsa*size, csa*size, ldb*size
 	for j := 0; j < n; {
 		c, b := c[j:], b[min(j, len(b)):]
