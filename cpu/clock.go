@@ -666,6 +666,7 @@ func (b *Backend[T]) Poll(clk backend.Clock) (backend.Progress, error) {
 		l := &c.lanes[i]
 		p.Accepted += l.nAccepted
 		p.Rejected += l.nRejected
+		p.Attempts = max(p.Attempts, l.nAccepted+l.nRejected)
 		switch l.status {
 		case backend.StatusRunning:
 			p.Running++

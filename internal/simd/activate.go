@@ -4,9 +4,10 @@ import "github.com/seed-5f5774c8/neuralode/mlp"
 
 // Activate sets y = σ(x), element by element; y may be x. NaN gives NaN, and the limits
 // at ±Inf are those of package mlp. The assembly's error is below 5 units in the last
-// place of the result; but for GELUTanh, whose tail for negative x loses what the
+// place of the result, 6 for GELU; but for GELUTanh, whose tail for negative x loses what the
 // exponential makes of the rounding of its argument u, |u| units, and for SiLU where σ(x)
-// is denormal, |x| of the smallest numbers.
+// is denormal, |x| of the smallest numbers. Plain Go rounds what package mlp computes in
+// float64, whose GELU loses x² units in the tail.
 func Activate[T Float](act mlp.Activation, y, x []T) {
 	y = y[:len(x)]
 	if act == mlp.Identity {

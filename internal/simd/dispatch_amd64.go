@@ -31,26 +31,43 @@ func size[T Float]() int {
 func f32[T Float](s []T) *float32 { return (*float32)(unsafe.Pointer(unsafe.SliceData(s))) }
 func f64[T Float](s []T) *float64 { return (*float64)(unsafe.Pointer(unsafe.SliceData(s))) }
 
-// aBytes is how much of A is used again before it leaves the cache.
-const aBytes = 256 << 10
-
+// gemmAsm cuts wide products into blocks, measured on a Zen 4: few enough terms that what
+// a block of rows reads of A and B is still in a cache for the next, and of a C that is
+// larger than one a block of rows at a time, whose columns then follow each other.
 func gemmAsm[T Float](mode Mode, c []T, ldc int, a []T, rsa, csa int, b []T, ldb, m, n, k int, bias []T) bool {
+	const rows, large = 12, 128 << 10
 	if level == 0 {
 		return false
 	}
+	terms, high := 1024, m
+	if csa > 1 { // every term is on a line of its own
+		terms = 2048 / size[T]()
+	}
+	if n > 128/size[T]() && m*n*size[T]() > large {
+		high = rows
+	}
+	for p := 0; p == 0 || p < k; p += terms {
+		for i := 0; i < m; i += high {
+			to := min(i+high, m)
+			var bi []T
+			if bias != nil && p == 0 {
+				bi = bias[i:to]
+			}
+			if k == 0 {
+				gemmBlock(mode, c[i*ldc:], ldc, nil, 0, 0, nil, 0, to-i, n, 0, bi)
+				continue
+			}
+			gemmBlock(mode, c[i*ldc:], ldc, a[i*rsa+p*csa:], rsa, csa, b[p*ldb:], ldb, to-i, n, min(terms, k-p), bi)
+		}
+		mode = Add
+	}
+	return true
+}
+
+// gemmBlock is Gemm, two vectors of columns at a time.
+func gemmBlock[T Float](mode Mode, c []T, ldc int, a []T, rsa, csa int, b []T, ldb, m, n, k int, bias []T) {
 	size := size[T]()
 	half := 32 / size // lanes of AVX2
-	// Rows of A are taken for all columns while they are in the cache.
-	if rows := max(aBytes/(max(k, 1)*size)/12*12, 48); m > rows && n > 4*half {
-		for i := 0; i < m; i += rows {
-			now, b0 := min(rows, m-i), bias
-			if bias != nil {
-				b0 = bias[i:]
-			}
-			gemmAsm(mode, c[i*ldc:], ldc, a[i*rsa:], rsa, csa, b, ldb, now, n, k, b0)
-		}
-		return true
-	}
 	ldc, rsa, csa, ldbytes := ldc*size, rsa*size, csa*size, ldb*size
 	for j := 0; j < n; {
 		c, b := c[j:], b[min(j, len(b)):]
@@ -69,17 +86,22 @@ func gemmAsm[T Float](mode Mode, c []T, ldc int, a []T, rsa, csa int, b []T, ldb
 				gemmF64AVX2x2(f64(c), ldc, f64(a), rsa, csa, f64(b), ldbytes, m, k, f64(bias), int(mode))
 			}
 			j += 2 * half
-		default:
-			left = min(left, half)
+		case left >= half:
 			if size == 4 {
-				gemmF32AVX2x1(f32(c), ldc, f32(a), rsa, csa, f32(b), ldbytes, m, k, f32(bias), int(mode), left)
+				gemmF32AVX2x1(f32(c), ldc, f32(a), rsa, csa, f32(b), ldbytes, m, k, f32(bias), int(mode))
 			} else {
-				gemmF64AVX2x1(f64(c), ldc, f64(a), rsa, csa, f64(b), ldbytes, m, k, f64(bias), int(mode), left)
+				gemmF64AVX2x1(f64(c), ldc, f64(a), rsa, csa, f64(b), ldbytes, m, k, f64(bias), int(mode))
 			}
-			j += left
+			j += half
+		default:
+			if size == 4 {
+				gemmF32AVX2x1Tail(f32(c), ldc, f32(a), rsa, csa, f32(b), ldbytes, m, k, f32(bias), int(mode), left)
+			} else {
+				gemmF64AVX2x1Tail(f64(c), ldc, f64(a), rsa, csa, f64(b), ldbytes, m, k, f64(bias), int(mode), left)
+			}
+			j = n
 		}
 	}
-	return true
 }
 
 func combineAsm[T Float](dst, y, h, c []T, k [][]T) bool {
@@ -95,19 +117,22 @@ func combineAsm[T Float](dst, y, h, c []T, k [][]T) bool {
 	return true
 }
 
-// errorsAsm returns how many elements it has done.
-func errorsAsm[T Float](sq []float64, y0, y1 []T, h, e []float64, k [][]T, atol, rtol float64) int {
-	n := len(sq) &^ 3
-	if level == 0 || n == 0 {
-		return 0
+func errorsAsm[T Float](sq []float64, y0, y1 []T, h, e []float64, k [][]T, atol, rtol float64) bool {
+	if level == 0 {
+		return false
 	}
-	each := len(h) - 1
-	if size[T]() == 4 {
-		errorSquaresF32AVX2(&sq[0], f32(y0), f32(y1), &h[0], each, unsafe.SliceData(e), (*[]float32)(unsafe.Pointer(unsafe.SliceData(k))), len(e), n, atol, rtol)
-	} else {
-		errorSquaresF64AVX2(&sq[0], f64(y0), f64(y1), &h[0], each, unsafe.SliceData(e), (*[]float64)(unsafe.Pointer(unsafe.SliceData(k))), len(e), n, atol, rtol)
+	n, each, terms := len(sq), len(h)-1, unsafe.Pointer(unsafe.SliceData(k))
+	switch {
+	case size[T]() == 4 && level == 1:
+		errorSquaresF32AVX2(f64(sq), f32(y0), f32(y1), f64(h), each, f64(e), (*[]float32)(terms), len(e), n, atol, rtol)
+	case size[T]() == 4:
+		errorSquaresF32AVX512(f64(sq), f32(y0), f32(y1), f64(h), each, f64(e), (*[]float32)(terms), len(e), n, atol, rtol)
+	case level == 1:
+		errorSquaresF64AVX2(f64(sq), f64(y0), f64(y1), f64(h), each, f64(e), (*[]float64)(terms), len(e), n, atol, rtol)
+	default:
+		errorSquaresF64AVX512(f64(sq), f64(y0), f64(y1), f64(h), each, f64(e), (*[]float64)(terms), len(e), n, atol, rtol)
 	}
-	return n
+	return true
 }
 
 func sumMaxAsm(x []float64, sum, most *[4]float64) bool {
@@ -130,20 +155,91 @@ func rowSumsAsm[T Float](dst, x []T, ld, n int) bool {
 	return true
 }
 
-// transposeAsm returns the rows and columns that it has done: whole squares.
-func transposeAsm[T Float](dst []T, ldd int, src []T, lds, m, n int) (rows, cols int) {
-	size := size[T]()
-	lanes := 32 / size
-	m, n = m&^(lanes-1), n&^(lanes-1)
-	if level == 0 || m == 0 || n == 0 {
-		return 0, 0
+// vectorLanes is the number of rows that gather and scatter take at a time.
+func vectorLanes[T Float]() int { return 32 / size[T]() }
+
+// fewRows are rows for the lanes of a vector of which there are too few, the last repeated.
+func fewRows(rows []int32) (all [8]int32) {
+	for i := range all {
+		all[i] = rows[min(i, len(rows)-1)]
 	}
+	return all
+}
+
+var firstRows = [8]int32{0, 1, 2, 3, 4, 5, 6, 7}
+
+func transposeAsm[T Float](dst []T, ldd int, src []T, lds, m, n int) bool {
+	if level == 0 {
+		return false
+	}
+	lanes := vectorLanes[T]()
 	for i := 0; i < m; i += lanes {
-		if size == 4 {
-			transposeF32AVX2(f32(dst[i:]), ldd*4, f32(src[i*lds:]), lds*4, n/lanes)
+		rows := firstRows
+		if m-i < lanes {
+			rows = fewRows(firstRows[:m-i])
+		}
+		gatherLanes(dst[i:], ldd, src[i*lds:], lds, &rows[0], n, min(lanes, m-i))
+	}
+	return true
+}
+
+func gatherAsm[T Float](dst []T, ld int, src []T, rows []int32, d int) bool {
+	if level == 0 {
+		return false
+	}
+	if d == 0 {
+		return true
+	}
+	lanes := vectorLanes[T]()
+	together := contiguous(rows)
+	for i := 0; i < ld; i += lanes {
+		if i+lanes <= len(rows) {
+			if together {
+				gatherLanes(dst[i:], ld, src[(int(rows[0])+i)*d:], d, &firstRows[0], d, lanes)
+			} else {
+				gatherLanes(dst[i:], ld, src, d, &rows[i], d, lanes)
+			}
+			continue
+		}
+		few := fewRows(rows[min(i, len(rows)-1):])
+		gatherLanes(dst[i:], ld, src, d, &few[0], d, min(lanes, ld-i))
+	}
+	return true
+}
+
+func gatherLanes[T Float](dst []T, ldd int, src []T, lds int, rows *int32, cols, lanes int) {
+	if size[T]() == 4 {
+		gatherF32AVX2(f32(dst), ldd*4, f32(src), lds*4, rows, cols, lanes)
+	} else {
+		gatherF64AVX2(f64(dst), ldd*8, f64(src), lds*8, rows, cols, lanes)
+	}
+}
+
+func scatterAsm[T Float](dst []T, src []T, ld int, rows []int32, d int, alpha T, add bool) bool {
+	if level == 0 {
+		return false
+	}
+	if d == 0 || len(rows) == 0 {
+		return true
+	}
+	lanes, mode := vectorLanes[T](), 0
+	if add {
+		mode = 1
+	}
+	together := contiguous(rows)
+	for i := 0; i < len(rows); i += lanes {
+		n, dst, first := min(lanes, len(rows)-i), dst, &rows[i]
+		if together {
+			dst, first = dst[(int(rows[0])+i)*d:], &firstRows[0]
+		} else if n < lanes {
+			few := fewRows(rows[i:])
+			first = &few[0]
+		}
+		if size[T]() == 4 {
+			scatterF32AVX2(f32(dst), d*4, first, f32(src[i:]), ld*4, d, n, float32(alpha), mode)
 		} else {
-			transposeF64AVX2(f64(dst[i:]), ldd*8, f64(src[i*lds:]), lds*8, n/lanes)
+			scatterF64AVX2(f64(dst), d*8, first, f64(src[i:]), ld*8, d, n, float64(alpha), mode)
 		}
 	}
-	return m, n
+	return true
 }

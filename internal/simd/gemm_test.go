@@ -1,7 +1,6 @@
 package simd
 
 import (
-	"fmt"
 	"math"
 	"math/rand/v2"
 	"testing"
@@ -14,34 +13,6 @@ func random[T Float](rng *rand.Rand, n int) []T {
 		x[i] = T(rng.NormFloat64())
 	}
 	return x
-}
-
-func BenchmarkGemm(b *testing.B) {
-	b.Run("f32", benchGemm[float32])
-	b.Run("f64", benchGemm[float64])
-}
-
-func benchGemm[T Float](b *testing.B) {
-	rng := rand.New(rand.NewPCG(1, 2))
-	lanes := 128 / elemSize[T]()
-	for _, s := range [][2]int{{2, 50}, {50, 2}, {64, 64}, {128, 128}, {512, 512}, {2048, 2048}} {
-		in, out := s[0], s[1]
-		w, x, y, bias := random[T](rng, in*out), random[T](rng, in*lanes), random[T](rng, out*lanes), random[T](rng, out)
-		xT := random[T](rng, in*lanes)
-		g := make([]T, in*out)
-		for name, do := range map[string]func(){
-			"forward": func() { Gemm(Set, y, lanes, w, in, 1, x, lanes, out, lanes, in, bias) },
-			"back":    func() { Gemm(Set, x, lanes, w, 1, in, y, lanes, in, lanes, out, nil) },
-			"weights": func() { Gemm(Add, g, in, y, lanes, 1, xT, in, out, in, lanes, nil) },
-		} {
-			b.Run(fmt.Sprintf("%s/B=%d/in=%d/out=%d", name, lanes, in, out), func(b *testing.B) {
-				for b.Loop() {
-					do()
-				}
-				b.ReportMetric(2*float64(in*out*lanes)*float64(b.N)/b.Elapsed().Seconds()/1e9, "GFLOP/s")
-			})
-		}
-	}
 }
 
 // TestGemm_MatchesTheDefinition, with every number of rows, columns and terms there is a
@@ -125,4 +96,70 @@ func TestGemm_ZeroTimesNaN(t *testing.T) {
 			t.Errorf("%v", c)
 		}
 	})
+}
+
+// An element's bits depend on its row of A and its column of B alone: not on the other
+// rows and columns, on the order in which A lies, on blocks, or on AVX2 or AVX-512.
+func TestGemm_SameBitsInAnyCompany(t *testing.T) {
+	t.Run("float32", gemmCompany[float32])
+	t.Run("float64", gemmCompany[float64])
+}
+
+func gemmCompany[T Float](t *testing.T) {
+	for _, s := range [][3]int{{61, 70, 57}, {40, 40, 2100}, {370, 130, 33}} {
+		m, n, k := s[0], s[1], s[2]
+		rng := rand.New(rand.NewPCG(5, 6))
+		a, b, c0 := random[T](rng, m*k), random[T](rng, k*n), random[T](rng, m*n)
+		aT := make([]T, m*k)
+		Transpose(aT, m, a, k, m, k)
+		var first []T
+		forLevels(t, func(t *testing.T) {
+			if Level() == "go" {
+				return // it adds by fours, in an order of its own
+			}
+			all := append([]T(nil), c0...)
+			Gemm(Add, all, n, a, k, 1, b, n, m, n, k, nil)
+			if first == nil {
+				first = all
+			}
+			for i, v := range all {
+				if v != first[i] {
+					t.Fatalf("element %d is %v and %v", i, first[i], v)
+				}
+			}
+			for range 50 {
+				i0, j0 := rng.IntN(m), rng.IntN(n)
+				mi, nj := 1+rng.IntN(m-i0), 1+rng.IntN(n-j0)
+				rsa, csa, part := k, 1, a[i0*k:]
+				if rng.IntN(2) == 0 {
+					rsa, csa, part = 1, m, aT[i0:]
+				}
+				c := append([]T(nil), c0[i0*n+j0:]...)
+				Gemm(Add, c, n, part, rsa, csa, b[j0:], n, mi, nj, k, nil)
+				for i := range mi {
+					for j := range nj {
+						if got, want := c[i*n+j], all[(i0+i)*n+j0+j]; got != want {
+							t.Fatalf("%d×%d×%d, rows %d+%d, columns %d+%d: %v, in the whole %v", m, n, k, i0, mi, j0, nj, got, want)
+						}
+					}
+				}
+			}
+		})
+		for range 200 {
+			if first == nil {
+				break // no assembly here
+			}
+			i, j := rng.IntN(m), rng.IntN(n)
+			sum := float64(c0[i*n+j])
+			abs := math.Abs(sum)
+			for p := range k {
+				x := float64(a[i*k+p]) * float64(b[p*n+j])
+				sum += x
+				abs += math.Abs(x)
+			}
+			if d := math.Abs(float64(first[i*n+j]) - sum); !(d <= 2*float64(k+1)*ulp[T](1)/2*abs) {
+				t.Fatalf("%d×%d×%d: %v, want %v", m, n, k, first[i*n+j], sum)
+			}
+		}
+	}
 }

@@ -12,7 +12,12 @@ func gemmF32AVX2x2(c *float32, ldc int, a *float32, rsa int, csa int, b *float32
 // gemmF32AVX2x1 computes 1 vectors of columns, see Gemm.
 //
 //go:noescape
-func gemmF32AVX2x1(c *float32, ldc int, a *float32, rsa int, csa int, b *float32, ldb int, m int, k int, bias *float32, mode int, n int)
+func gemmF32AVX2x1(c *float32, ldc int, a *float32, rsa int, csa int, b *float32, ldb int, m int, k int, bias *float32, mode int)
+
+// gemmF32AVX2x1Tail computes 1 vectors of columns, see Gemm.
+//
+//go:noescape
+func gemmF32AVX2x1Tail(c *float32, ldc int, a *float32, rsa int, csa int, b *float32, ldb int, m int, k int, bias *float32, mode int, n int)
 
 //go:noescape
 func activateTanhF32AVX2(y *float32, x *float32, n int)
@@ -34,6 +39,9 @@ func activateSoftplusF32AVX2(y *float32, x *float32, n int)
 
 //go:noescape
 func activateSiLUF32AVX2(y *float32, x *float32, n int)
+
+//go:noescape
+func activateGELUF32AVX2(y *float32, x *float32, n int)
 
 //go:noescape
 func activateGELUTanhF32AVX2(y *float32, x *float32, n int)
@@ -60,7 +68,28 @@ func slopeSoftplusF32AVX2(d *float32, x *float32, y *float32, n int)
 func slopeSiLUF32AVX2(d *float32, x *float32, y *float32, n int)
 
 //go:noescape
+func slopeGELUF32AVX2(d *float32, x *float32, y *float32, n int)
+
+//go:noescape
 func slopeGELUTanhF32AVX2(d *float32, x *float32, y *float32, n int)
+
+// activateSinF32AVX2 is sin x up to 2^20, beyond it x itself. It returns whether there was such a number.
+//
+//go:noescape
+func activateSinF32AVX2(y *float32, x *float32, n int) uint32
+
+// slopeSinF32AVX2 multiplies d by cos x where x is up to 2^20. It returns whether there was another.
+//
+//go:noescape
+func slopeSinF32AVX2(d *float32, x *float32, n int) uint32
+
+// errorSquaresF32AVX2 is ErrorSquares; with each 0 there is one h, else as many as elements.
+//
+//go:noescape
+func errorSquaresF32AVX2(sq *float64, y0 *float32, y1 *float32, h *float64, each int, e *float64, k *[]float32, terms int, n int, atol float64, rtol float64)
+
+// peakF32AVX2 makes 12 independent fused multiply-adds of vectors, n times.
+func peakF32AVX2(n int)
 
 // gemmF64AVX2x2 computes 2 vectors of columns, see Gemm.
 //
@@ -70,7 +99,12 @@ func gemmF64AVX2x2(c *float64, ldc int, a *float64, rsa int, csa int, b *float64
 // gemmF64AVX2x1 computes 1 vectors of columns, see Gemm.
 //
 //go:noescape
-func gemmF64AVX2x1(c *float64, ldc int, a *float64, rsa int, csa int, b *float64, ldb int, m int, k int, bias *float64, mode int, n int)
+func gemmF64AVX2x1(c *float64, ldc int, a *float64, rsa int, csa int, b *float64, ldb int, m int, k int, bias *float64, mode int)
+
+// gemmF64AVX2x1Tail computes 1 vectors of columns, see Gemm.
+//
+//go:noescape
+func gemmF64AVX2x1Tail(c *float64, ldc int, a *float64, rsa int, csa int, b *float64, ldb int, m int, k int, bias *float64, mode int, n int)
 
 //go:noescape
 func activateTanhF64AVX2(y *float64, x *float64, n int)
@@ -92,6 +126,9 @@ func activateSoftplusF64AVX2(y *float64, x *float64, n int)
 
 //go:noescape
 func activateSiLUF64AVX2(y *float64, x *float64, n int)
+
+//go:noescape
+func activateGELUF64AVX2(y *float64, x *float64, n int)
 
 //go:noescape
 func activateGELUTanhF64AVX2(y *float64, x *float64, n int)
@@ -118,7 +155,28 @@ func slopeSoftplusF64AVX2(d *float64, x *float64, y *float64, n int)
 func slopeSiLUF64AVX2(d *float64, x *float64, y *float64, n int)
 
 //go:noescape
+func slopeGELUF64AVX2(d *float64, x *float64, y *float64, n int)
+
+//go:noescape
 func slopeGELUTanhF64AVX2(d *float64, x *float64, y *float64, n int)
+
+// activateSinF64AVX2 is sin x up to 2^20, beyond it x itself. It returns whether there was such a number.
+//
+//go:noescape
+func activateSinF64AVX2(y *float64, x *float64, n int) uint32
+
+// slopeSinF64AVX2 multiplies d by cos x where x is up to 2^20. It returns whether there was another.
+//
+//go:noescape
+func slopeSinF64AVX2(d *float64, x *float64, n int) uint32
+
+// errorSquaresF64AVX2 is ErrorSquares; with each 0 there is one h, else as many as elements.
+//
+//go:noescape
+func errorSquaresF64AVX2(sq *float64, y0 *float64, y1 *float64, h *float64, each int, e *float64, k *[]float64, terms int, n int, atol float64, rtol float64)
+
+// peakF64AVX2 makes 12 independent fused multiply-adds of vectors, n times.
+func peakF64AVX2(n int)
 
 // gemmF32AVX512x2 computes 2 vectors of columns, see Gemm.
 //
@@ -147,6 +205,9 @@ func activateSoftplusF32AVX512(y *float32, x *float32, n int)
 func activateSiLUF32AVX512(y *float32, x *float32, n int)
 
 //go:noescape
+func activateGELUF32AVX512(y *float32, x *float32, n int)
+
+//go:noescape
 func activateGELUTanhF32AVX512(y *float32, x *float32, n int)
 
 //go:noescape
@@ -171,7 +232,28 @@ func slopeSoftplusF32AVX512(d *float32, x *float32, y *float32, n int)
 func slopeSiLUF32AVX512(d *float32, x *float32, y *float32, n int)
 
 //go:noescape
+func slopeGELUF32AVX512(d *float32, x *float32, y *float32, n int)
+
+//go:noescape
 func slopeGELUTanhF32AVX512(d *float32, x *float32, y *float32, n int)
+
+// activateSinF32AVX512 is sin x up to 2^20, beyond it x itself. It returns whether there was such a number.
+//
+//go:noescape
+func activateSinF32AVX512(y *float32, x *float32, n int) uint32
+
+// slopeSinF32AVX512 multiplies d by cos x where x is up to 2^20. It returns whether there was another.
+//
+//go:noescape
+func slopeSinF32AVX512(d *float32, x *float32, n int) uint32
+
+// errorSquaresF32AVX512 is ErrorSquares; with each 0 there is one h, else as many as elements.
+//
+//go:noescape
+func errorSquaresF32AVX512(sq *float64, y0 *float32, y1 *float32, h *float64, each int, e *float64, k *[]float32, terms int, n int, atol float64, rtol float64)
+
+// peakF32AVX512 makes 12 independent fused multiply-adds of vectors, n times.
+func peakF32AVX512(n int)
 
 // gemmF64AVX512x2 computes 2 vectors of columns, see Gemm.
 //
@@ -200,6 +282,9 @@ func activateSoftplusF64AVX512(y *float64, x *float64, n int)
 func activateSiLUF64AVX512(y *float64, x *float64, n int)
 
 //go:noescape
+func activateGELUF64AVX512(y *float64, x *float64, n int)
+
+//go:noescape
 func activateGELUTanhF64AVX512(y *float64, x *float64, n int)
 
 //go:noescape
@@ -224,53 +309,74 @@ func slopeSoftplusF64AVX512(d *float64, x *float64, y *float64, n int)
 func slopeSiLUF64AVX512(d *float64, x *float64, y *float64, n int)
 
 //go:noescape
+func slopeGELUF64AVX512(d *float64, x *float64, y *float64, n int)
+
+//go:noescape
 func slopeGELUTanhF64AVX512(d *float64, x *float64, y *float64, n int)
+
+// activateSinF64AVX512 is sin x up to 2^20, beyond it x itself. It returns whether there was such a number.
+//
+//go:noescape
+func activateSinF64AVX512(y *float64, x *float64, n int) uint32
+
+// slopeSinF64AVX512 multiplies d by cos x where x is up to 2^20. It returns whether there was another.
+//
+//go:noescape
+func slopeSinF64AVX512(d *float64, x *float64, n int) uint32
+
+// errorSquaresF64AVX512 is ErrorSquares; with each 0 there is one h, else as many as elements.
+//
+//go:noescape
+func errorSquaresF64AVX512(sq *float64, y0 *float64, y1 *float64, h *float64, each int, e *float64, k *[]float64, terms int, n int, atol float64, rtol float64)
+
+// peakF64AVX512 makes 12 independent fused multiply-adds of vectors, n times.
+func peakF64AVX512(n int)
 
 // combineF32AVX2 is Combine; with each 0 there is one h, else as many as elements.
 //
 //go:noescape
 func combineF32AVX2(dst *float32, y *float32, h *float32, each int, c *float32, k *[]float32, terms int, n int)
 
-// errorSquaresF32AVX2 is ErrorSquares of n elements, a multiple of 4.
-//
-//go:noescape
-func errorSquaresF32AVX2(sq *float64, y0 *float32, y1 *float32, h *float64, each int, e *float64, k *[]float32, terms int, n int, atol float64, rtol float64)
-
 // rowSumsF32AVX2 is AddRowSums; ld is in bytes.
 //
 //go:noescape
 func rowSumsF32AVX2(dst *float32, x *float32, ld int, m int, n int)
 
-// transposeF32AVX2 transposes squares that lie side by side in src; strides are in bytes.
+// gatherF32AVX2 sets the first lanes of a vector in each of cols rows of dst, from rows
+// of src, of which there is one for each lane of a vector. Strides are in bytes.
 //
 //go:noescape
-func transposeF32AVX2(dst *float32, ldd int, src *float32, lds int, squares int)
+func gatherF32AVX2(dst *float32, ldd int, src *float32, lds int, rows *int32, cols int, lanes int)
 
-// peakF32AVX2 makes 12 independent fused multiply-adds of vectors, n times.
-func peakF32AVX2(n int)
+// scatterF32AVX2 sets cols elements of rows of dst to alpha times the first lanes of rows of src,
+// or adds that to them. There are as many rows as a vector has lanes; only the first lanes are
+// written. Strides are in bytes.
+//
+//go:noescape
+func scatterF32AVX2(dst *float32, ldd int, rows *int32, src *float32, lds int, cols int, lanes int, alpha float32, add int)
 
 // combineF64AVX2 is Combine; with each 0 there is one h, else as many as elements.
 //
 //go:noescape
 func combineF64AVX2(dst *float64, y *float64, h *float64, each int, c *float64, k *[]float64, terms int, n int)
 
-// errorSquaresF64AVX2 is ErrorSquares of n elements, a multiple of 4.
-//
-//go:noescape
-func errorSquaresF64AVX2(sq *float64, y0 *float64, y1 *float64, h *float64, each int, e *float64, k *[]float64, terms int, n int, atol float64, rtol float64)
-
 // rowSumsF64AVX2 is AddRowSums; ld is in bytes.
 //
 //go:noescape
 func rowSumsF64AVX2(dst *float64, x *float64, ld int, m int, n int)
 
-// transposeF64AVX2 transposes squares that lie side by side in src; strides are in bytes.
+// gatherF64AVX2 sets the first lanes of a vector in each of cols rows of dst, from rows
+// of src, of which there is one for each lane of a vector. Strides are in bytes.
 //
 //go:noescape
-func transposeF64AVX2(dst *float64, ldd int, src *float64, lds int, squares int)
+func gatherF64AVX2(dst *float64, ldd int, src *float64, lds int, rows *int32, cols int, lanes int)
 
-// peakF64AVX2 makes 12 independent fused multiply-adds of vectors, n times.
-func peakF64AVX2(n int)
+// scatterF64AVX2 sets cols elements of rows of dst to alpha times the first lanes of rows of src,
+// or adds that to them. There are as many rows as a vector has lanes; only the first lanes are
+// written. Strides are in bytes.
+//
+//go:noescape
+func scatterF64AVX2(dst *float64, ldd int, rows *int32, src *float64, lds int, cols int, lanes int, alpha float64, add int)
 
 // sumMaxAVX2 adds x to four sums, the largest to four of these, for n a multiple of 4.
 //

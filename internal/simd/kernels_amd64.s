@@ -5,7 +5,7 @@
 #include "textflag.h"
 
 // func gemmF32AVX2x2(c *float32, ldc int, a *float32, rsa int, csa int, b *float32, ldb int, m int, k int, bias *float32, mode int)
-// Requires: AVX, FMA3
+// Requires: AVX, FMA3, MMX+
 TEXT ·gemmF32AVX2x2(SB), NOSPLIT, $0-88
 	MOVQ c+0(FP), AX
 	MOVQ ldc+8(FP), CX
@@ -54,24 +54,30 @@ rows6fromZero:
 	JMP    rows6sum
 
 rows6fromC:
-	MOVQ    AX, R9
-	VMOVUPS (R9), Y0
-	VMOVUPS 32(R9), Y1
-	ADDQ    CX, R9
-	VMOVUPS (R9), Y2
-	VMOVUPS 32(R9), Y3
-	ADDQ    CX, R9
-	VMOVUPS (R9), Y4
-	VMOVUPS 32(R9), Y5
-	ADDQ    CX, R9
-	VMOVUPS (R9), Y6
-	VMOVUPS 32(R9), Y7
-	ADDQ    CX, R9
-	VMOVUPS (R9), Y8
-	VMOVUPS 32(R9), Y9
-	ADDQ    CX, R9
-	VMOVUPS (R9), Y10
-	VMOVUPS 32(R9), Y11
+	MOVQ       AX, R9
+	VMOVUPS    (R9), Y0
+	PREFETCHT1 64(R9)
+	VMOVUPS    32(R9), Y1
+	ADDQ       CX, R9
+	VMOVUPS    (R9), Y2
+	PREFETCHT1 64(R9)
+	VMOVUPS    32(R9), Y3
+	ADDQ       CX, R9
+	VMOVUPS    (R9), Y4
+	PREFETCHT1 64(R9)
+	VMOVUPS    32(R9), Y5
+	ADDQ       CX, R9
+	VMOVUPS    (R9), Y6
+	PREFETCHT1 64(R9)
+	VMOVUPS    32(R9), Y7
+	ADDQ       CX, R9
+	VMOVUPS    (R9), Y8
+	PREFETCHT1 64(R9)
+	VMOVUPS    32(R9), Y9
+	ADDQ       CX, R9
+	VMOVUPS    (R9), Y10
+	PREFETCHT1 64(R9)
+	VMOVUPS    32(R9), Y11
 
 rows6sum:
 	MOVQ  DX, R9
@@ -87,6 +93,7 @@ rows6loop:
 	VMOVUPS      (R11), Y12
 	VMOVUPS      32(R11), Y13
 	ADDQ         R12, R11
+	PREFETCHT0   47(R9)
 	VBROADCASTSS (R9), Y14
 	VFMADD231PS  Y12, Y14, Y0
 	VFMADD231PS  Y13, Y14, Y1
@@ -167,18 +174,22 @@ rows4fromZero:
 	JMP    rows4sum
 
 rows4fromC:
-	MOVQ    AX, R9
-	VMOVUPS (R9), Y0
-	VMOVUPS 32(R9), Y1
-	ADDQ    CX, R9
-	VMOVUPS (R9), Y2
-	VMOVUPS 32(R9), Y3
-	ADDQ    CX, R9
-	VMOVUPS (R9), Y4
-	VMOVUPS 32(R9), Y5
-	ADDQ    CX, R9
-	VMOVUPS (R9), Y6
-	VMOVUPS 32(R9), Y7
+	MOVQ       AX, R9
+	VMOVUPS    (R9), Y0
+	PREFETCHT1 64(R9)
+	VMOVUPS    32(R9), Y1
+	ADDQ       CX, R9
+	VMOVUPS    (R9), Y2
+	PREFETCHT1 64(R9)
+	VMOVUPS    32(R9), Y3
+	ADDQ       CX, R9
+	VMOVUPS    (R9), Y4
+	PREFETCHT1 64(R9)
+	VMOVUPS    32(R9), Y5
+	ADDQ       CX, R9
+	VMOVUPS    (R9), Y6
+	PREFETCHT1 64(R9)
+	VMOVUPS    32(R9), Y7
 
 rows4sum:
 	MOVQ  DX, R9
@@ -254,12 +265,14 @@ rows2fromZero:
 	JMP    rows2sum
 
 rows2fromC:
-	MOVQ    AX, R9
-	VMOVUPS (R9), Y0
-	VMOVUPS 32(R9), Y1
-	ADDQ    CX, R9
-	VMOVUPS (R9), Y2
-	VMOVUPS 32(R9), Y3
+	MOVQ       AX, R9
+	VMOVUPS    (R9), Y0
+	PREFETCHT1 64(R9)
+	VMOVUPS    32(R9), Y1
+	ADDQ       CX, R9
+	VMOVUPS    (R9), Y2
+	PREFETCHT1 64(R9)
+	VMOVUPS    32(R9), Y3
 
 rows2sum:
 	MOVQ  DX, R9
@@ -316,9 +329,10 @@ rows1fromZero:
 	JMP    rows1sum
 
 rows1fromC:
-	MOVQ    AX, R9
-	VMOVUPS (R9), Y0
-	VMOVUPS 32(R9), Y1
+	MOVQ       AX, R9
+	VMOVUPS    (R9), Y0
+	PREFETCHT1 64(R9)
+	VMOVUPS    32(R9), Y1
 
 rows1sum:
 	MOVQ  DX, R9
@@ -353,9 +367,576 @@ rows1done:
 	VZEROUPPER
 	RET
 
-// func gemmF32AVX2x1(c *float32, ldc int, a *float32, rsa int, csa int, b *float32, ldb int, m int, k int, bias *float32, mode int, n int)
-// Requires: AVX, FMA3
-TEXT ·gemmF32AVX2x1(SB), NOSPLIT, $0-96
+// func gemmF32AVX2x1(c *float32, ldc int, a *float32, rsa int, csa int, b *float32, ldb int, m int, k int, bias *float32, mode int)
+// Requires: AVX, FMA3, MMX+
+TEXT ·gemmF32AVX2x1(SB), NOSPLIT, $0-88
+	MOVQ c+0(FP), AX
+	MOVQ ldc+8(FP), CX
+	MOVQ a+16(FP), DX
+	MOVQ rsa+24(FP), BX
+	MOVQ csa+32(FP), SI
+	MOVQ m+56(FP), DI
+	MOVQ bias+72(FP), R8
+
+rows12:
+	CMPQ         DI, $0x0000000c
+	JL           rows12done
+	MOVQ         mode+80(FP), R9
+	CMPQ         R9, $0x00000001
+	JE           rows12fromC
+	TESTQ        R8, R8
+	JZ           rows12fromZero
+	VBROADCASTSS (R8), Y0
+	VBROADCASTSS 4(R8), Y1
+	VBROADCASTSS 8(R8), Y2
+	VBROADCASTSS 12(R8), Y3
+	VBROADCASTSS 16(R8), Y4
+	VBROADCASTSS 20(R8), Y5
+	VBROADCASTSS 24(R8), Y6
+	VBROADCASTSS 28(R8), Y7
+	VBROADCASTSS 32(R8), Y8
+	VBROADCASTSS 36(R8), Y9
+	VBROADCASTSS 40(R8), Y10
+	VBROADCASTSS 44(R8), Y11
+	ADDQ         $0x00000030, R8
+	JMP          rows12sum
+
+rows12fromZero:
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	VXORPS Y4, Y4, Y4
+	VXORPS Y5, Y5, Y5
+	VXORPS Y6, Y6, Y6
+	VXORPS Y7, Y7, Y7
+	VXORPS Y8, Y8, Y8
+	VXORPS Y9, Y9, Y9
+	VXORPS Y10, Y10, Y10
+	VXORPS Y11, Y11, Y11
+	JMP    rows12sum
+
+rows12fromC:
+	MOVQ       AX, R9
+	VMOVUPS    (R9), Y0
+	PREFETCHT1 32(R9)
+	ADDQ       CX, R9
+	VMOVUPS    (R9), Y1
+	PREFETCHT1 32(R9)
+	ADDQ       CX, R9
+	VMOVUPS    (R9), Y2
+	PREFETCHT1 32(R9)
+	ADDQ       CX, R9
+	VMOVUPS    (R9), Y3
+	PREFETCHT1 32(R9)
+	ADDQ       CX, R9
+	VMOVUPS    (R9), Y4
+	PREFETCHT1 32(R9)
+	ADDQ       CX, R9
+	VMOVUPS    (R9), Y5
+	PREFETCHT1 32(R9)
+	ADDQ       CX, R9
+	VMOVUPS    (R9), Y6
+	PREFETCHT1 32(R9)
+	ADDQ       CX, R9
+	VMOVUPS    (R9), Y7
+	PREFETCHT1 32(R9)
+	ADDQ       CX, R9
+	VMOVUPS    (R9), Y8
+	PREFETCHT1 32(R9)
+	ADDQ       CX, R9
+	VMOVUPS    (R9), Y9
+	PREFETCHT1 32(R9)
+	ADDQ       CX, R9
+	VMOVUPS    (R9), Y10
+	PREFETCHT1 32(R9)
+	ADDQ       CX, R9
+	VMOVUPS    (R9), Y11
+	PREFETCHT1 32(R9)
+
+rows12sum:
+	MOVQ  DX, R9
+	LEAQ  (R9)(BX*2), R10
+	ADDQ  BX, R10
+	LEAQ  (R10)(BX*2), R11
+	ADDQ  BX, R11
+	LEAQ  (R11)(BX*2), R12
+	ADDQ  BX, R12
+	MOVQ  b+40(FP), R13
+	MOVQ  ldb+48(FP), R14
+	MOVQ  k+64(FP), R15
+	TESTQ R15, R15
+	JZ    rows12store
+
+rows12loop:
+	VMOVUPS      (R13), Y12
+	ADDQ         R14, R13
+	PREFETCHT0   95(R9)
+	VBROADCASTSS (R9), Y13
+	VFMADD231PS  Y12, Y13, Y0
+	VBROADCASTSS (R9)(BX*1), Y13
+	VFMADD231PS  Y12, Y13, Y1
+	VBROADCASTSS (R9)(BX*2), Y13
+	VFMADD231PS  Y12, Y13, Y2
+	VBROADCASTSS (R10), Y13
+	VFMADD231PS  Y12, Y13, Y3
+	VBROADCASTSS (R10)(BX*1), Y13
+	VFMADD231PS  Y12, Y13, Y4
+	VBROADCASTSS (R10)(BX*2), Y13
+	VFMADD231PS  Y12, Y13, Y5
+	VBROADCASTSS (R11), Y13
+	VFMADD231PS  Y12, Y13, Y6
+	VBROADCASTSS (R11)(BX*1), Y13
+	VFMADD231PS  Y12, Y13, Y7
+	VBROADCASTSS (R11)(BX*2), Y13
+	VFMADD231PS  Y12, Y13, Y8
+	VBROADCASTSS (R12), Y13
+	VFMADD231PS  Y12, Y13, Y9
+	VBROADCASTSS (R12)(BX*1), Y13
+	VFMADD231PS  Y12, Y13, Y10
+	VBROADCASTSS (R12)(BX*2), Y13
+	VFMADD231PS  Y12, Y13, Y11
+	ADDQ         SI, R9
+	ADDQ         SI, R10
+	ADDQ         SI, R11
+	ADDQ         SI, R12
+	DECQ         R15
+	JNZ          rows12loop
+
+rows12store:
+	VMOVUPS Y0, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Y1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Y2, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Y3, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Y4, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Y5, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Y6, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Y7, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Y8, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Y9, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Y10, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Y11, (AX)
+	ADDQ    CX, AX
+	MOVQ    BX, R9
+	IMUL3Q  $0x0000000c, R9, R9
+	ADDQ    R9, DX
+	SUBQ    $0x0000000c, DI
+	JMP     rows12
+
+rows12done:
+rows8:
+	CMPQ         DI, $0x00000008
+	JL           rows8done
+	MOVQ         mode+80(FP), R9
+	CMPQ         R9, $0x00000001
+	JE           rows8fromC
+	TESTQ        R8, R8
+	JZ           rows8fromZero
+	VBROADCASTSS (R8), Y0
+	VBROADCASTSS 4(R8), Y1
+	VBROADCASTSS 8(R8), Y2
+	VBROADCASTSS 12(R8), Y3
+	VBROADCASTSS 16(R8), Y4
+	VBROADCASTSS 20(R8), Y5
+	VBROADCASTSS 24(R8), Y6
+	VBROADCASTSS 28(R8), Y7
+	ADDQ         $0x00000020, R8
+	JMP          rows8sum
+
+rows8fromZero:
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	VXORPS Y4, Y4, Y4
+	VXORPS Y5, Y5, Y5
+	VXORPS Y6, Y6, Y6
+	VXORPS Y7, Y7, Y7
+	JMP    rows8sum
+
+rows8fromC:
+	MOVQ       AX, R9
+	VMOVUPS    (R9), Y0
+	PREFETCHT1 32(R9)
+	ADDQ       CX, R9
+	VMOVUPS    (R9), Y1
+	PREFETCHT1 32(R9)
+	ADDQ       CX, R9
+	VMOVUPS    (R9), Y2
+	PREFETCHT1 32(R9)
+	ADDQ       CX, R9
+	VMOVUPS    (R9), Y3
+	PREFETCHT1 32(R9)
+	ADDQ       CX, R9
+	VMOVUPS    (R9), Y4
+	PREFETCHT1 32(R9)
+	ADDQ       CX, R9
+	VMOVUPS    (R9), Y5
+	PREFETCHT1 32(R9)
+	ADDQ       CX, R9
+	VMOVUPS    (R9), Y6
+	PREFETCHT1 32(R9)
+	ADDQ       CX, R9
+	VMOVUPS    (R9), Y7
+	PREFETCHT1 32(R9)
+
+rows8sum:
+	MOVQ  DX, R9
+	LEAQ  (R9)(BX*2), R10
+	ADDQ  BX, R10
+	LEAQ  (R10)(BX*2), R11
+	ADDQ  BX, R11
+	MOVQ  b+40(FP), R12
+	MOVQ  ldb+48(FP), R13
+	MOVQ  k+64(FP), R14
+	TESTQ R14, R14
+	JZ    rows8store
+
+rows8loop:
+	VMOVUPS      (R12), Y8
+	ADDQ         R13, R12
+	VBROADCASTSS (R9), Y9
+	VFMADD231PS  Y8, Y9, Y0
+	VBROADCASTSS (R9)(BX*1), Y9
+	VFMADD231PS  Y8, Y9, Y1
+	VBROADCASTSS (R9)(BX*2), Y9
+	VFMADD231PS  Y8, Y9, Y2
+	VBROADCASTSS (R10), Y9
+	VFMADD231PS  Y8, Y9, Y3
+	VBROADCASTSS (R10)(BX*1), Y9
+	VFMADD231PS  Y8, Y9, Y4
+	VBROADCASTSS (R10)(BX*2), Y9
+	VFMADD231PS  Y8, Y9, Y5
+	VBROADCASTSS (R11), Y9
+	VFMADD231PS  Y8, Y9, Y6
+	VBROADCASTSS (R11)(BX*1), Y9
+	VFMADD231PS  Y8, Y9, Y7
+	ADDQ         SI, R9
+	ADDQ         SI, R10
+	ADDQ         SI, R11
+	DECQ         R14
+	JNZ          rows8loop
+
+rows8store:
+	VMOVUPS Y0, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Y1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Y2, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Y3, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Y4, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Y5, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Y6, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Y7, (AX)
+	ADDQ    CX, AX
+	MOVQ    BX, R9
+	IMUL3Q  $0x00000008, R9, R9
+	ADDQ    R9, DX
+	SUBQ    $0x00000008, DI
+	JMP     rows8
+
+rows8done:
+rows6:
+	CMPQ         DI, $0x00000006
+	JL           rows6done
+	MOVQ         mode+80(FP), R9
+	CMPQ         R9, $0x00000001
+	JE           rows6fromC
+	TESTQ        R8, R8
+	JZ           rows6fromZero
+	VBROADCASTSS (R8), Y0
+	VBROADCASTSS 4(R8), Y1
+	VBROADCASTSS 8(R8), Y2
+	VBROADCASTSS 12(R8), Y3
+	VBROADCASTSS 16(R8), Y4
+	VBROADCASTSS 20(R8), Y5
+	ADDQ         $0x00000018, R8
+	JMP          rows6sum
+
+rows6fromZero:
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	VXORPS Y4, Y4, Y4
+	VXORPS Y5, Y5, Y5
+	JMP    rows6sum
+
+rows6fromC:
+	MOVQ       AX, R9
+	VMOVUPS    (R9), Y0
+	PREFETCHT1 32(R9)
+	ADDQ       CX, R9
+	VMOVUPS    (R9), Y1
+	PREFETCHT1 32(R9)
+	ADDQ       CX, R9
+	VMOVUPS    (R9), Y2
+	PREFETCHT1 32(R9)
+	ADDQ       CX, R9
+	VMOVUPS    (R9), Y3
+	PREFETCHT1 32(R9)
+	ADDQ       CX, R9
+	VMOVUPS    (R9), Y4
+	PREFETCHT1 32(R9)
+	ADDQ       CX, R9
+	VMOVUPS    (R9), Y5
+	PREFETCHT1 32(R9)
+
+rows6sum:
+	MOVQ  DX, R9
+	LEAQ  (R9)(BX*2), R10
+	ADDQ  BX, R10
+	MOVQ  b+40(FP), R11
+	MOVQ  ldb+48(FP), R12
+	MOVQ  k+64(FP), R13
+	TESTQ R13, R13
+	JZ    rows6store
+
+rows6loop:
+	VMOVUPS      (R11), Y6
+	ADDQ         R12, R11
+	VBROADCASTSS (R9), Y7
+	VFMADD231PS  Y6, Y7, Y0
+	VBROADCASTSS (R9)(BX*1), Y7
+	VFMADD231PS  Y6, Y7, Y1
+	VBROADCASTSS (R9)(BX*2), Y7
+	VFMADD231PS  Y6, Y7, Y2
+	VBROADCASTSS (R10), Y7
+	VFMADD231PS  Y6, Y7, Y3
+	VBROADCASTSS (R10)(BX*1), Y7
+	VFMADD231PS  Y6, Y7, Y4
+	VBROADCASTSS (R10)(BX*2), Y7
+	VFMADD231PS  Y6, Y7, Y5
+	ADDQ         SI, R9
+	ADDQ         SI, R10
+	DECQ         R13
+	JNZ          rows6loop
+
+rows6store:
+	VMOVUPS Y0, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Y1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Y2, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Y3, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Y4, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Y5, (AX)
+	ADDQ    CX, AX
+	MOVQ    BX, R9
+	IMUL3Q  $0x00000006, R9, R9
+	ADDQ    R9, DX
+	SUBQ    $0x00000006, DI
+	JMP     rows6
+
+rows6done:
+rows4:
+	CMPQ         DI, $0x00000004
+	JL           rows4done
+	MOVQ         mode+80(FP), R9
+	CMPQ         R9, $0x00000001
+	JE           rows4fromC
+	TESTQ        R8, R8
+	JZ           rows4fromZero
+	VBROADCASTSS (R8), Y0
+	VBROADCASTSS 4(R8), Y1
+	VBROADCASTSS 8(R8), Y2
+	VBROADCASTSS 12(R8), Y3
+	ADDQ         $0x00000010, R8
+	JMP          rows4sum
+
+rows4fromZero:
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	JMP    rows4sum
+
+rows4fromC:
+	MOVQ       AX, R9
+	VMOVUPS    (R9), Y0
+	PREFETCHT1 32(R9)
+	ADDQ       CX, R9
+	VMOVUPS    (R9), Y1
+	PREFETCHT1 32(R9)
+	ADDQ       CX, R9
+	VMOVUPS    (R9), Y2
+	PREFETCHT1 32(R9)
+	ADDQ       CX, R9
+	VMOVUPS    (R9), Y3
+	PREFETCHT1 32(R9)
+
+rows4sum:
+	MOVQ  DX, R9
+	LEAQ  (R9)(BX*2), R10
+	ADDQ  BX, R10
+	MOVQ  b+40(FP), R11
+	MOVQ  ldb+48(FP), R12
+	MOVQ  k+64(FP), R13
+	TESTQ R13, R13
+	JZ    rows4store
+
+rows4loop:
+	VMOVUPS      (R11), Y4
+	ADDQ         R12, R11
+	VBROADCASTSS (R9), Y5
+	VFMADD231PS  Y4, Y5, Y0
+	VBROADCASTSS (R9)(BX*1), Y5
+	VFMADD231PS  Y4, Y5, Y1
+	VBROADCASTSS (R9)(BX*2), Y5
+	VFMADD231PS  Y4, Y5, Y2
+	VBROADCASTSS (R10), Y5
+	VFMADD231PS  Y4, Y5, Y3
+	ADDQ         SI, R9
+	ADDQ         SI, R10
+	DECQ         R13
+	JNZ          rows4loop
+
+rows4store:
+	VMOVUPS Y0, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Y1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Y2, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Y3, (AX)
+	ADDQ    CX, AX
+	MOVQ    BX, R9
+	IMUL3Q  $0x00000004, R9, R9
+	ADDQ    R9, DX
+	SUBQ    $0x00000004, DI
+	JMP     rows4
+
+rows4done:
+rows2:
+	CMPQ         DI, $0x00000002
+	JL           rows2done
+	MOVQ         mode+80(FP), R9
+	CMPQ         R9, $0x00000001
+	JE           rows2fromC
+	TESTQ        R8, R8
+	JZ           rows2fromZero
+	VBROADCASTSS (R8), Y0
+	VBROADCASTSS 4(R8), Y1
+	ADDQ         $0x00000008, R8
+	JMP          rows2sum
+
+rows2fromZero:
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	JMP    rows2sum
+
+rows2fromC:
+	MOVQ       AX, R9
+	VMOVUPS    (R9), Y0
+	PREFETCHT1 32(R9)
+	ADDQ       CX, R9
+	VMOVUPS    (R9), Y1
+	PREFETCHT1 32(R9)
+
+rows2sum:
+	MOVQ  DX, R9
+	MOVQ  b+40(FP), R10
+	MOVQ  ldb+48(FP), R11
+	MOVQ  k+64(FP), R12
+	TESTQ R12, R12
+	JZ    rows2store
+
+rows2loop:
+	VMOVUPS      (R10), Y2
+	ADDQ         R11, R10
+	VBROADCASTSS (R9), Y3
+	VFMADD231PS  Y2, Y3, Y0
+	VBROADCASTSS (R9)(BX*1), Y3
+	VFMADD231PS  Y2, Y3, Y1
+	ADDQ         SI, R9
+	DECQ         R12
+	JNZ          rows2loop
+
+rows2store:
+	VMOVUPS Y0, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Y1, (AX)
+	ADDQ    CX, AX
+	MOVQ    BX, R9
+	IMUL3Q  $0x00000002, R9, R9
+	ADDQ    R9, DX
+	SUBQ    $0x00000002, DI
+	JMP     rows2
+
+rows2done:
+rows1:
+	CMPQ         DI, $0x00000001
+	JL           rows1done
+	MOVQ         mode+80(FP), R9
+	CMPQ         R9, $0x00000001
+	JE           rows1fromC
+	TESTQ        R8, R8
+	JZ           rows1fromZero
+	VBROADCASTSS (R8), Y0
+	ADDQ         $0x00000004, R8
+	JMP          rows1sum
+
+rows1fromZero:
+	VXORPS Y0, Y0, Y0
+	JMP    rows1sum
+
+rows1fromC:
+	MOVQ       AX, R9
+	VMOVUPS    (R9), Y0
+	PREFETCHT1 32(R9)
+
+rows1sum:
+	MOVQ  DX, R9
+	MOVQ  b+40(FP), R10
+	MOVQ  ldb+48(FP), R11
+	MOVQ  k+64(FP), R12
+	TESTQ R12, R12
+	JZ    rows1store
+
+rows1loop:
+	VMOVUPS      (R10), Y1
+	ADDQ         R11, R10
+	VBROADCASTSS (R9), Y2
+	VFMADD231PS  Y1, Y2, Y0
+	ADDQ         SI, R9
+	DECQ         R12
+	JNZ          rows1loop
+
+rows1store:
+	VMOVUPS Y0, (AX)
+	ADDQ    CX, AX
+	MOVQ    BX, R9
+	IMUL3Q  $0x00000001, R9, R9
+	ADDQ    R9, DX
+	SUBQ    $0x00000001, DI
+	JMP     rows1
+
+rows1done:
+	VZEROUPPER
+	RET
+
+// func gemmF32AVX2x1Tail(c *float32, ldc int, a *float32, rsa int, csa int, b *float32, ldb int, m int, k int, bias *float32, mode int, n int)
+// Requires: AVX, FMA3, MMX+
+TEXT ·gemmF32AVX2x1Tail(SB), NOSPLIT, $0-96
 	MOVQ    c+0(FP), AX
 	MOVQ    ldc+8(FP), CX
 	MOVQ    a+16(FP), DX
@@ -410,28 +991,40 @@ rows12fromZero:
 rows12fromC:
 	MOVQ       AX, R9
 	VMASKMOVPS (R9), Y0, Y1
+	PREFETCHT1 32(R9)
 	ADDQ       CX, R9
 	VMASKMOVPS (R9), Y0, Y2
+	PREFETCHT1 32(R9)
 	ADDQ       CX, R9
 	VMASKMOVPS (R9), Y0, Y3
+	PREFETCHT1 32(R9)
 	ADDQ       CX, R9
 	VMASKMOVPS (R9), Y0, Y4
+	PREFETCHT1 32(R9)
 	ADDQ       CX, R9
 	VMASKMOVPS (R9), Y0, Y5
+	PREFETCHT1 32(R9)
 	ADDQ       CX, R9
 	VMASKMOVPS (R9), Y0, Y6
+	PREFETCHT1 32(R9)
 	ADDQ       CX, R9
 	VMASKMOVPS (R9), Y0, Y7
+	PREFETCHT1 32(R9)
 	ADDQ       CX, R9
 	VMASKMOVPS (R9), Y0, Y8
+	PREFETCHT1 32(R9)
 	ADDQ       CX, R9
 	VMASKMOVPS (R9), Y0, Y9
+	PREFETCHT1 32(R9)
 	ADDQ       CX, R9
 	VMASKMOVPS (R9), Y0, Y10
+	PREFETCHT1 32(R9)
 	ADDQ       CX, R9
 	VMASKMOVPS (R9), Y0, Y11
+	PREFETCHT1 32(R9)
 	ADDQ       CX, R9
 	VMASKMOVPS (R9), Y0, Y12
+	PREFETCHT1 32(R9)
 
 rows12sum:
 	MOVQ  DX, R9
@@ -450,6 +1043,7 @@ rows12sum:
 rows12loop:
 	VMASKMOVPS   (R13), Y0, Y13
 	ADDQ         R14, R13
+	PREFETCHT0   95(R9)
 	VBROADCASTSS (R9), Y14
 	VFMADD231PS  Y13, Y14, Y1
 	VBROADCASTSS (R9)(BX*1), Y14
@@ -482,35 +1076,275 @@ rows12loop:
 	JNZ          rows12loop
 
 rows12store:
-	VMASKMOVPS Y1, Y0, (AX)
-	ADDQ       CX, AX
-	VMASKMOVPS Y2, Y0, (AX)
-	ADDQ       CX, AX
-	VMASKMOVPS Y3, Y0, (AX)
-	ADDQ       CX, AX
-	VMASKMOVPS Y4, Y0, (AX)
-	ADDQ       CX, AX
-	VMASKMOVPS Y5, Y0, (AX)
-	ADDQ       CX, AX
-	VMASKMOVPS Y6, Y0, (AX)
-	ADDQ       CX, AX
-	VMASKMOVPS Y7, Y0, (AX)
-	ADDQ       CX, AX
-	VMASKMOVPS Y8, Y0, (AX)
-	ADDQ       CX, AX
-	VMASKMOVPS Y9, Y0, (AX)
-	ADDQ       CX, AX
-	VMASKMOVPS Y10, Y0, (AX)
-	ADDQ       CX, AX
-	VMASKMOVPS Y11, Y0, (AX)
-	ADDQ       CX, AX
-	VMASKMOVPS Y12, Y0, (AX)
-	ADDQ       CX, AX
-	MOVQ       BX, R9
-	IMUL3Q     $0x0000000c, R9, R9
-	ADDQ       R9, DX
-	SUBQ       $0x0000000c, DI
-	JMP        rows12
+	MOVQ         n+88(FP), R9
+	LEAQ         (AX), R10
+	TESTQ        $0x00000004, R9
+	JZ           rows12_store0_4
+	VMOVUPS      X1, (R10)
+	ADDQ         $0x00000010, R10
+	VEXTRACTF128 $0x01, Y1, X1
+
+rows12_store0_4:
+	TESTQ    $0x00000002, R9
+	JZ       rows12_store0_2
+	VMOVLPS  X1, (R10)
+	ADDQ     $0x00000008, R10
+	VMOVHLPS X1, X1, X1
+
+rows12_store0_2:
+	TESTQ  $0x00000001, R9
+	JZ     rows12_store0_1
+	VMOVSS X1, (R10)
+
+rows12_store0_1:
+	ADDQ         CX, AX
+	MOVQ         n+88(FP), R9
+	LEAQ         (AX), R10
+	TESTQ        $0x00000004, R9
+	JZ           rows12_store1_4
+	VMOVUPS      X2, (R10)
+	ADDQ         $0x00000010, R10
+	VEXTRACTF128 $0x01, Y2, X2
+
+rows12_store1_4:
+	TESTQ    $0x00000002, R9
+	JZ       rows12_store1_2
+	VMOVLPS  X2, (R10)
+	ADDQ     $0x00000008, R10
+	VMOVHLPS X2, X2, X2
+
+rows12_store1_2:
+	TESTQ  $0x00000001, R9
+	JZ     rows12_store1_1
+	VMOVSS X2, (R10)
+
+rows12_store1_1:
+	ADDQ         CX, AX
+	MOVQ         n+88(FP), R9
+	LEAQ         (AX), R10
+	TESTQ        $0x00000004, R9
+	JZ           rows12_store2_4
+	VMOVUPS      X3, (R10)
+	ADDQ         $0x00000010, R10
+	VEXTRACTF128 $0x01, Y3, X3
+
+rows12_store2_4:
+	TESTQ    $0x00000002, R9
+	JZ       rows12_store2_2
+	VMOVLPS  X3, (R10)
+	ADDQ     $0x00000008, R10
+	VMOVHLPS X3, X3, X3
+
+rows12_store2_2:
+	TESTQ  $0x00000001, R9
+	JZ     rows12_store2_1
+	VMOVSS X3, (R10)
+
+rows12_store2_1:
+	ADDQ         CX, AX
+	MOVQ         n+88(FP), R9
+	LEAQ         (AX), R10
+	TESTQ        $0x00000004, R9
+	JZ           rows12_store3_4
+	VMOVUPS      X4, (R10)
+	ADDQ         $0x00000010, R10
+	VEXTRACTF128 $0x01, Y4, X4
+
+rows12_store3_4:
+	TESTQ    $0x00000002, R9
+	JZ       rows12_store3_2
+	VMOVLPS  X4, (R10)
+	ADDQ     $0x00000008, R10
+	VMOVHLPS X4, X4, X4
+
+rows12_store3_2:
+	TESTQ  $0x00000001, R9
+	JZ     rows12_store3_1
+	VMOVSS X4, (R10)
+
+rows12_store3_1:
+	ADDQ         CX, AX
+	MOVQ         n+88(FP), R9
+	LEAQ         (AX), R10
+	TESTQ        $0x00000004, R9
+	JZ           rows12_store4_4
+	VMOVUPS      X5, (R10)
+	ADDQ         $0x00000010, R10
+	VEXTRACTF128 $0x01, Y5, X5
+
+rows12_store4_4:
+	TESTQ    $0x00000002, R9
+	JZ       rows12_store4_2
+	VMOVLPS  X5, (R10)
+	ADDQ     $0x00000008, R10
+	VMOVHLPS X5, X5, X5
+
+rows12_store4_2:
+	TESTQ  $0x00000001, R9
+	JZ     rows12_store4_1
+	VMOVSS X5, (R10)
+
+rows12_store4_1:
+	ADDQ         CX, AX
+	MOVQ         n+88(FP), R9
+	LEAQ         (AX), R10
+	TESTQ        $0x00000004, R9
+	JZ           rows12_store5_4
+	VMOVUPS      X6, (R10)
+	ADDQ         $0x00000010, R10
+	VEXTRACTF128 $0x01, Y6, X6
+
+rows12_store5_4:
+	TESTQ    $0x00000002, R9
+	JZ       rows12_store5_2
+	VMOVLPS  X6, (R10)
+	ADDQ     $0x00000008, R10
+	VMOVHLPS X6, X6, X6
+
+rows12_store5_2:
+	TESTQ  $0x00000001, R9
+	JZ     rows12_store5_1
+	VMOVSS X6, (R10)
+
+rows12_store5_1:
+	ADDQ         CX, AX
+	MOVQ         n+88(FP), R9
+	LEAQ         (AX), R10
+	TESTQ        $0x00000004, R9
+	JZ           rows12_store6_4
+	VMOVUPS      X7, (R10)
+	ADDQ         $0x00000010, R10
+	VEXTRACTF128 $0x01, Y7, X7
+
+rows12_store6_4:
+	TESTQ    $0x00000002, R9
+	JZ       rows12_store6_2
+	VMOVLPS  X7, (R10)
+	ADDQ     $0x00000008, R10
+	VMOVHLPS X7, X7, X7
+
+rows12_store6_2:
+	TESTQ  $0x00000001, R9
+	JZ     rows12_store6_1
+	VMOVSS X7, (R10)
+
+rows12_store6_1:
+	ADDQ         CX, AX
+	MOVQ         n+88(FP), R9
+	LEAQ         (AX), R10
+	TESTQ        $0x00000004, R9
+	JZ           rows12_store7_4
+	VMOVUPS      X8, (R10)
+	ADDQ         $0x00000010, R10
+	VEXTRACTF128 $0x01, Y8, X8
+
+rows12_store7_4:
+	TESTQ    $0x00000002, R9
+	JZ       rows12_store7_2
+	VMOVLPS  X8, (R10)
+	ADDQ     $0x00000008, R10
+	VMOVHLPS X8, X8, X8
+
+rows12_store7_2:
+	TESTQ  $0x00000001, R9
+	JZ     rows12_store7_1
+	VMOVSS X8, (R10)
+
+rows12_store7_1:
+	ADDQ         CX, AX
+	MOVQ         n+88(FP), R9
+	LEAQ         (AX), R10
+	TESTQ        $0x00000004, R9
+	JZ           rows12_store8_4
+	VMOVUPS      X9, (R10)
+	ADDQ         $0x00000010, R10
+	VEXTRACTF128 $0x01, Y9, X9
+
+rows12_store8_4:
+	TESTQ    $0x00000002, R9
+	JZ       rows12_store8_2
+	VMOVLPS  X9, (R10)
+	ADDQ     $0x00000008, R10
+	VMOVHLPS X9, X9, X9
+
+rows12_store8_2:
+	TESTQ  $0x00000001, R9
+	JZ     rows12_store8_1
+	VMOVSS X9, (R10)
+
+rows12_store8_1:
+	ADDQ         CX, AX
+	MOVQ         n+88(FP), R9
+	LEAQ         (AX), R10
+	TESTQ        $0x00000004, R9
+	JZ           rows12_store9_4
+	VMOVUPS      X10, (R10)
+	ADDQ         $0x00000010, R10
+	VEXTRACTF128 $0x01, Y10, X10
+
+rows12_store9_4:
+	TESTQ    $0x00000002, R9
+	JZ       rows12_store9_2
+	VMOVLPS  X10, (R10)
+	ADDQ     $0x00000008, R10
+	VMOVHLPS X10, X10, X10
+
+rows12_store9_2:
+	TESTQ  $0x00000001, R9
+	JZ     rows12_store9_1
+	VMOVSS X10, (R10)
+
+rows12_store9_1:
+	ADDQ         CX, AX
+	MOVQ         n+88(FP), R9
+	LEAQ         (AX), R10
+	TESTQ        $0x00000004, R9
+	JZ           rows12_store10_4
+	VMOVUPS      X11, (R10)
+	ADDQ         $0x00000010, R10
+	VEXTRACTF128 $0x01, Y11, X11
+
+rows12_store10_4:
+	TESTQ    $0x00000002, R9
+	JZ       rows12_store10_2
+	VMOVLPS  X11, (R10)
+	ADDQ     $0x00000008, R10
+	VMOVHLPS X11, X11, X11
+
+rows12_store10_2:
+	TESTQ  $0x00000001, R9
+	JZ     rows12_store10_1
+	VMOVSS X11, (R10)
+
+rows12_store10_1:
+	ADDQ         CX, AX
+	MOVQ         n+88(FP), R9
+	LEAQ         (AX), R10
+	TESTQ        $0x00000004, R9
+	JZ           rows12_store11_4
+	VMOVUPS      X12, (R10)
+	ADDQ         $0x00000010, R10
+	VEXTRACTF128 $0x01, Y12, X12
+
+rows12_store11_4:
+	TESTQ    $0x00000002, R9
+	JZ       rows12_store11_2
+	VMOVLPS  X12, (R10)
+	ADDQ     $0x00000008, R10
+	VMOVHLPS X12, X12, X12
+
+rows12_store11_2:
+	TESTQ  $0x00000001, R9
+	JZ     rows12_store11_1
+	VMOVSS X12, (R10)
+
+rows12_store11_1:
+	ADDQ   CX, AX
+	MOVQ   BX, R9
+	IMUL3Q $0x0000000c, R9, R9
+	ADDQ   R9, DX
+	SUBQ   $0x0000000c, DI
+	JMP    rows12
 
 rows12done:
 rows8:
@@ -546,20 +1380,28 @@ rows8fromZero:
 rows8fromC:
 	MOVQ       AX, R9
 	VMASKMOVPS (R9), Y0, Y1
+	PREFETCHT1 32(R9)
 	ADDQ       CX, R9
 	VMASKMOVPS (R9), Y0, Y2
+	PREFETCHT1 32(R9)
 	ADDQ       CX, R9
 	VMASKMOVPS (R9), Y0, Y3
+	PREFETCHT1 32(R9)
 	ADDQ       CX, R9
 	VMASKMOVPS (R9), Y0, Y4
+	PREFETCHT1 32(R9)
 	ADDQ       CX, R9
 	VMASKMOVPS (R9), Y0, Y5
+	PREFETCHT1 32(R9)
 	ADDQ       CX, R9
 	VMASKMOVPS (R9), Y0, Y6
+	PREFETCHT1 32(R9)
 	ADDQ       CX, R9
 	VMASKMOVPS (R9), Y0, Y7
+	PREFETCHT1 32(R9)
 	ADDQ       CX, R9
 	VMASKMOVPS (R9), Y0, Y8
+	PREFETCHT1 32(R9)
 
 rows8sum:
 	MOVQ  DX, R9
@@ -599,27 +1441,187 @@ rows8loop:
 	JNZ          rows8loop
 
 rows8store:
-	VMASKMOVPS Y1, Y0, (AX)
-	ADDQ       CX, AX
-	VMASKMOVPS Y2, Y0, (AX)
-	ADDQ       CX, AX
-	VMASKMOVPS Y3, Y0, (AX)
-	ADDQ       CX, AX
-	VMASKMOVPS Y4, Y0, (AX)
-	ADDQ       CX, AX
-	VMASKMOVPS Y5, Y0, (AX)
-	ADDQ       CX, AX
-	VMASKMOVPS Y6, Y0, (AX)
-	ADDQ       CX, AX
-	VMASKMOVPS Y7, Y0, (AX)
-	ADDQ       CX, AX
-	VMASKMOVPS Y8, Y0, (AX)
-	ADDQ       CX, AX
-	MOVQ       BX, R9
-	IMUL3Q     $0x00000008, R9, R9
-	ADDQ       R9, DX
-	SUBQ       $0x00000008, DI
-	JMP        rows8
+	MOVQ         n+88(FP), R9
+	LEAQ         (AX), R10
+	TESTQ        $0x00000004, R9
+	JZ           rows8_store0_4
+	VMOVUPS      X1, (R10)
+	ADDQ         $0x00000010, R10
+	VEXTRACTF128 $0x01, Y1, X1
+
+rows8_store0_4:
+	TESTQ    $0x00000002, R9
+	JZ       rows8_store0_2
+	VMOVLPS  X1, (R10)
+	ADDQ     $0x00000008, R10
+	VMOVHLPS X1, X1, X1
+
+rows8_store0_2:
+	TESTQ  $0x00000001, R9
+	JZ     rows8_store0_1
+	VMOVSS X1, (R10)
+
+rows8_store0_1:
+	ADDQ         CX, AX
+	MOVQ         n+88(FP), R9
+	LEAQ         (AX), R10
+	TESTQ        $0x00000004, R9
+	JZ           rows8_store1_4
+	VMOVUPS      X2, (R10)
+	ADDQ         $0x00000010, R10
+	VEXTRACTF128 $0x01, Y2, X2
+
+rows8_store1_4:
+	TESTQ    $0x00000002, R9
+	JZ       rows8_store1_2
+	VMOVLPS  X2, (R10)
+	ADDQ     $0x00000008, R10
+	VMOVHLPS X2, X2, X2
+
+rows8_store1_2:
+	TESTQ  $0x00000001, R9
+	JZ     rows8_store1_1
+	VMOVSS X2, (R10)
+
+rows8_store1_1:
+	ADDQ         CX, AX
+	MOVQ         n+88(FP), R9
+	LEAQ         (AX), R10
+	TESTQ        $0x00000004, R9
+	JZ           rows8_store2_4
+	VMOVUPS      X3, (R10)
+	ADDQ         $0x00000010, R10
+	VEXTRACTF128 $0x01, Y3, X3
+
+rows8_store2_4:
+	TESTQ    $0x00000002, R9
+	JZ       rows8_store2_2
+	VMOVLPS  X3, (R10)
+	ADDQ     $0x00000008, R10
+	VMOVHLPS X3, X3, X3
+
+rows8_store2_2:
+	TESTQ  $0x00000001, R9
+	JZ     rows8_store2_1
+	VMOVSS X3, (R10)
+
+rows8_store2_1:
+	ADDQ         CX, AX
+	MOVQ         n+88(FP), R9
+	LEAQ         (AX), R10
+	TESTQ        $0x00000004, R9
+	JZ           rows8_store3_4
+	VMOVUPS      X4, (R10)
+	ADDQ         $0x00000010, R10
+	VEXTRACTF128 $0x01, Y4, X4
+
+rows8_store3_4:
+	TESTQ    $0x00000002, R9
+	JZ       rows8_store3_2
+	VMOVLPS  X4, (R10)
+	ADDQ     $0x00000008, R10
+	VMOVHLPS X4, X4, X4
+
+rows8_store3_2:
+	TESTQ  $0x00000001, R9
+	JZ     rows8_store3_1
+	VMOVSS X4, (R10)
+
+rows8_store3_1:
+	ADDQ         CX, AX
+	MOVQ         n+88(FP), R9
+	LEAQ         (AX), R10
+	TESTQ        $0x00000004, R9
+	JZ           rows8_store4_4
+	VMOVUPS      X5, (R10)
+	ADDQ         $0x00000010, R10
+	VEXTRACTF128 $0x01, Y5, X5
+
+rows8_store4_4:
+	TESTQ    $0x00000002, R9
+	JZ       rows8_store4_2
+	VMOVLPS  X5, (R10)
+	ADDQ     $0x00000008, R10
+	VMOVHLPS X5, X5, X5
+
+rows8_store4_2:
+	TESTQ  $0x00000001, R9
+	JZ     rows8_store4_1
+	VMOVSS X5, (R10)
+
+rows8_store4_1:
+	ADDQ         CX, AX
+	MOVQ         n+88(FP), R9
+	LEAQ         (AX), R10
+	TESTQ        $0x00000004, R9
+	JZ           rows8_store5_4
+	VMOVUPS      X6, (R10)
+	ADDQ         $0x00000010, R10
+	VEXTRACTF128 $0x01, Y6, X6
+
+rows8_store5_4:
+	TESTQ    $0x00000002, R9
+	JZ       rows8_store5_2
+	VMOVLPS  X6, (R10)
+	ADDQ     $0x00000008, R10
+	VMOVHLPS X6, X6, X6
+
+rows8_store5_2:
+	TESTQ  $0x00000001, R9
+	JZ     rows8_store5_1
+	VMOVSS X6, (R10)
+
+rows8_store5_1:
+	ADDQ         CX, AX
+	MOVQ         n+88(FP), R9
+	LEAQ         (AX), R10
+	TESTQ        $0x00000004, R9
+	JZ           rows8_store6_4
+	VMOVUPS      X7, (R10)
+	ADDQ         $0x00000010, R10
+	VEXTRACTF128 $0x01, Y7, X7
+
+rows8_store6_4:
+	TESTQ    $0x00000002, R9
+	JZ       rows8_store6_2
+	VMOVLPS  X7, (R10)
+	ADDQ     $0x00000008, R10
+	VMOVHLPS X7, X7, X7
+
+rows8_store6_2:
+	TESTQ  $0x00000001, R9
+	JZ     rows8_store6_1
+	VMOVSS X7, (R10)
+
+rows8_store6_1:
+	ADDQ         CX, AX
+	MOVQ         n+88(FP), R9
+	LEAQ         (AX), R10
+	TESTQ        $0x00000004, R9
+	JZ           rows8_store7_4
+	VMOVUPS      X8, (R10)
+	ADDQ         $0x00000010, R10
+	VEXTRACTF128 $0x01, Y8, X8
+
+rows8_store7_4:
+	TESTQ    $0x00000002, R9
+	JZ       rows8_store7_2
+	VMOVLPS  X8, (R10)
+	ADDQ     $0x00000008, R10
+	VMOVHLPS X8, X8, X8
+
+rows8_store7_2:
+	TESTQ  $0x00000001, R9
+	JZ     rows8_store7_1
+	VMOVSS X8, (R10)
+
+rows8_store7_1:
+	ADDQ   CX, AX
+	MOVQ   BX, R9
+	IMUL3Q $0x00000008, R9, R9
+	ADDQ   R9, DX
+	SUBQ   $0x00000008, DI
+	JMP    rows8
 
 rows8done:
 rows6:
@@ -651,16 +1653,22 @@ rows6fromZero:
 rows6fromC:
 	MOVQ       AX, R9
 	VMASKMOVPS (R9), Y0, Y1
+	PREFETCHT1 32(R9)
 	ADDQ       CX, R9
 	VMASKMOVPS (R9), Y0, Y2
+	PREFETCHT1 32(R9)
 	ADDQ       CX, R9
 	VMASKMOVPS (R9), Y0, Y3
+	PREFETCHT1 32(R9)
 	ADDQ       CX, R9
 	VMASKMOVPS (R9), Y0, Y4
+	PREFETCHT1 32(R9)
 	ADDQ       CX, R9
 	VMASKMOVPS (R9), Y0, Y5
+	PREFETCHT1 32(R9)
 	ADDQ       CX, R9
 	VMASKMOVPS (R9), Y0, Y6
+	PREFETCHT1 32(R9)
 
 rows6sum:
 	MOVQ  DX, R9
@@ -693,23 +1701,143 @@ rows6loop:
 	JNZ          rows6loop
 
 rows6store:
-	VMASKMOVPS Y1, Y0, (AX)
-	ADDQ       CX, AX
-	VMASKMOVPS Y2, Y0, (AX)
-	ADDQ       CX, AX
-	VMASKMOVPS Y3, Y0, (AX)
-	ADDQ       CX, AX
-	VMASKMOVPS Y4, Y0, (AX)
-	ADDQ       CX, AX
-	VMASKMOVPS Y5, Y0, (AX)
-	ADDQ       CX, AX
-	VMASKMOVPS Y6, Y0, (AX)
-	ADDQ       CX, AX
-	MOVQ       BX, R9
-	IMUL3Q     $0x00000006, R9, R9
-	ADDQ       R9, DX
-	SUBQ       $0x00000006, DI
-	JMP        rows6
+	MOVQ         n+88(FP), R9
+	LEAQ         (AX), R10
+	TESTQ        $0x00000004, R9
+	JZ           rows6_store0_4
+	VMOVUPS      X1, (R10)
+	ADDQ         $0x00000010, R10
+	VEXTRACTF128 $0x01, Y1, X1
+
+rows6_store0_4:
+	TESTQ    $0x00000002, R9
+	JZ       rows6_store0_2
+	VMOVLPS  X1, (R10)
+	ADDQ     $0x00000008, R10
+	VMOVHLPS X1, X1, X1
+
+rows6_store0_2:
+	TESTQ  $0x00000001, R9
+	JZ     rows6_store0_1
+	VMOVSS X1, (R10)
+
+rows6_store0_1:
+	ADDQ         CX, AX
+	MOVQ         n+88(FP), R9
+	LEAQ         (AX), R10
+	TESTQ        $0x00000004, R9
+	JZ           rows6_store1_4
+	VMOVUPS      X2, (R10)
+	ADDQ         $0x00000010, R10
+	VEXTRACTF128 $0x01, Y2, X2
+
+rows6_store1_4:
+	TESTQ    $0x00000002, R9
+	JZ       rows6_store1_2
+	VMOVLPS  X2, (R10)
+	ADDQ     $0x00000008, R10
+	VMOVHLPS X2, X2, X2
+
+rows6_store1_2:
+	TESTQ  $0x00000001, R9
+	JZ     rows6_store1_1
+	VMOVSS X2, (R10)
+
+rows6_store1_1:
+	ADDQ         CX, AX
+	MOVQ         n+88(FP), R9
+	LEAQ         (AX), R10
+	TESTQ        $0x00000004, R9
+	JZ           rows6_store2_4
+	VMOVUPS      X3, (R10)
+	ADDQ         $0x00000010, R10
+	VEXTRACTF128 $0x01, Y3, X3
+
+rows6_store2_4:
+	TESTQ    $0x00000002, R9
+	JZ       rows6_store2_2
+	VMOVLPS  X3, (R10)
+	ADDQ     $0x00000008, R10
+	VMOVHLPS X3, X3, X3
+
+rows6_store2_2:
+	TESTQ  $0x00000001, R9
+	JZ     rows6_store2_1
+	VMOVSS X3, (R10)
+
+rows6_store2_1:
+	ADDQ         CX, AX
+	MOVQ         n+88(FP), R9
+	LEAQ         (AX), R10
+	TESTQ        $0x00000004, R9
+	JZ           rows6_store3_4
+	VMOVUPS      X4, (R10)
+	ADDQ         $0x00000010, R10
+	VEXTRACTF128 $0x01, Y4, X4
+
+rows6_store3_4:
+	TESTQ    $0x00000002, R9
+	JZ       rows6_store3_2
+	VMOVLPS  X4, (R10)
+	ADDQ     $0x00000008, R10
+	VMOVHLPS X4, X4, X4
+
+rows6_store3_2:
+	TESTQ  $0x00000001, R9
+	JZ     rows6_store3_1
+	VMOVSS X4, (R10)
+
+rows6_store3_1:
+	ADDQ         CX, AX
+	MOVQ         n+88(FP), R9
+	LEAQ         (AX), R10
+	TESTQ        $0x00000004, R9
+	JZ           rows6_store4_4
+	VMOVUPS      X5, (R10)
+	ADDQ         $0x00000010, R10
+	VEXTRACTF128 $0x01, Y5, X5
+
+rows6_store4_4:
+	TESTQ    $0x00000002, R9
+	JZ       rows6_store4_2
+	VMOVLPS  X5, (R10)
+	ADDQ     $0x00000008, R10
+	VMOVHLPS X5, X5, X5
+
+rows6_store4_2:
+	TESTQ  $0x00000001, R9
+	JZ     rows6_store4_1
+	VMOVSS X5, (R10)
+
+rows6_store4_1:
+	ADDQ         CX, AX
+	MOVQ         n+88(FP), R9
+	LEAQ         (AX), R10
+	TESTQ        $0x00000004, R9
+	JZ           rows6_store5_4
+	VMOVUPS      X6, (R10)
+	ADDQ         $0x00000010, R10
+	VEXTRACTF128 $0x01, Y6, X6
+
+rows6_store5_4:
+	TESTQ    $0x00000002, R9
+	JZ       rows6_store5_2
+	VMOVLPS  X6, (R10)
+	ADDQ     $0x00000008, R10
+	VMOVHLPS X6, X6, X6
+
+rows6_store5_2:
+	TESTQ  $0x00000001, R9
+	JZ     rows6_store5_1
+	VMOVSS X6, (R10)
+
+rows6_store5_1:
+	ADDQ   CX, AX
+	MOVQ   BX, R9
+	IMUL3Q $0x00000006, R9, R9
+	ADDQ   R9, DX
+	SUBQ   $0x00000006, DI
+	JMP    rows6
 
 rows6done:
 rows4:
@@ -737,12 +1865,16 @@ rows4fromZero:
 rows4fromC:
 	MOVQ       AX, R9
 	VMASKMOVPS (R9), Y0, Y1
+	PREFETCHT1 32(R9)
 	ADDQ       CX, R9
 	VMASKMOVPS (R9), Y0, Y2
+	PREFETCHT1 32(R9)
 	ADDQ       CX, R9
 	VMASKMOVPS (R9), Y0, Y3
+	PREFETCHT1 32(R9)
 	ADDQ       CX, R9
 	VMASKMOVPS (R9), Y0, Y4
+	PREFETCHT1 32(R9)
 
 rows4sum:
 	MOVQ  DX, R9
@@ -771,19 +1903,99 @@ rows4loop:
 	JNZ          rows4loop
 
 rows4store:
-	VMASKMOVPS Y1, Y0, (AX)
-	ADDQ       CX, AX
-	VMASKMOVPS Y2, Y0, (AX)
-	ADDQ       CX, AX
-	VMASKMOVPS Y3, Y0, (AX)
-	ADDQ       CX, AX
-	VMASKMOVPS Y4, Y0, (AX)
-	ADDQ       CX, AX
-	MOVQ       BX, R9
-	IMUL3Q     $0x00000004, R9, R9
-	ADDQ       R9, DX
-	SUBQ       $0x00000004, DI
-	JMP        rows4
+	MOVQ         n+88(FP), R9
+	LEAQ         (AX), R10
+	TESTQ        $0x00000004, R9
+	JZ           rows4_store0_4
+	VMOVUPS      X1, (R10)
+	ADDQ         $0x00000010, R10
+	VEXTRACTF128 $0x01, Y1, X1
+
+rows4_store0_4:
+	TESTQ    $0x00000002, R9
+	JZ       rows4_store0_2
+	VMOVLPS  X1, (R10)
+	ADDQ     $0x00000008, R10
+	VMOVHLPS X1, X1, X1
+
+rows4_store0_2:
+	TESTQ  $0x00000001, R9
+	JZ     rows4_store0_1
+	VMOVSS X1, (R10)
+
+rows4_store0_1:
+	ADDQ         CX, AX
+	MOVQ         n+88(FP), R9
+	LEAQ         (AX), R10
+	TESTQ        $0x00000004, R9
+	JZ           rows4_store1_4
+	VMOVUPS      X2, (R10)
+	ADDQ         $0x00000010, R10
+	VEXTRACTF128 $0x01, Y2, X2
+
+rows4_store1_4:
+	TESTQ    $0x00000002, R9
+	JZ       rows4_store1_2
+	VMOVLPS  X2, (R10)
+	ADDQ     $0x00000008, R10
+	VMOVHLPS X2, X2, X2
+
+rows4_store1_2:
+	TESTQ  $0x00000001, R9
+	JZ     rows4_store1_1
+	VMOVSS X2, (R10)
+
+rows4_store1_1:
+	ADDQ         CX, AX
+	MOVQ         n+88(FP), R9
+	LEAQ         (AX), R10
+	TESTQ        $0x00000004, R9
+	JZ           rows4_store2_4
+	VMOVUPS      X3, (R10)
+	ADDQ         $0x00000010, R10
+	VEXTRACTF128 $0x01, Y3, X3
+
+rows4_store2_4:
+	TESTQ    $0x00000002, R9
+	JZ       rows4_store2_2
+	VMOVLPS  X3, (R10)
+	ADDQ     $0x00000008, R10
+	VMOVHLPS X3, X3, X3
+
+rows4_store2_2:
+	TESTQ  $0x00000001, R9
+	JZ     rows4_store2_1
+	VMOVSS X3, (R10)
+
+rows4_store2_1:
+	ADDQ         CX, AX
+	MOVQ         n+88(FP), R9
+	LEAQ         (AX), R10
+	TESTQ        $0x00000004, R9
+	JZ           rows4_store3_4
+	VMOVUPS      X4, (R10)
+	ADDQ         $0x00000010, R10
+	VEXTRACTF128 $0x01, Y4, X4
+
+rows4_store3_4:
+	TESTQ    $0x00000002, R9
+	JZ       rows4_store3_2
+	VMOVLPS  X4, (R10)
+	ADDQ     $0x00000008, R10
+	VMOVHLPS X4, X4, X4
+
+rows4_store3_2:
+	TESTQ  $0x00000001, R9
+	JZ     rows4_store3_1
+	VMOVSS X4, (R10)
+
+rows4_store3_1:
+	ADDQ   CX, AX
+	MOVQ   BX, R9
+	IMUL3Q $0x00000004, R9, R9
+	ADDQ   R9, DX
+	SUBQ   $0x00000004, DI
+	JMP    rows4
 
 rows4done:
 rows2:
@@ -807,8 +2019,10 @@ rows2fromZero:
 rows2fromC:
 	MOVQ       AX, R9
 	VMASKMOVPS (R9), Y0, Y1
+	PREFETCHT1 32(R9)
 	ADDQ       CX, R9
 	VMASKMOVPS (R9), Y0, Y2
+	PREFETCHT1 32(R9)
 
 rows2sum:
 	MOVQ  DX, R9
@@ -830,15 +2044,55 @@ rows2loop:
 	JNZ          rows2loop
 
 rows2store:
-	VMASKMOVPS Y1, Y0, (AX)
-	ADDQ       CX, AX
-	VMASKMOVPS Y2, Y0, (AX)
-	ADDQ       CX, AX
-	MOVQ       BX, R9
-	IMUL3Q     $0x00000002, R9, R9
-	ADDQ       R9, DX
-	SUBQ       $0x00000002, DI
-	JMP        rows2
+	MOVQ         n+88(FP), R9
+	LEAQ         (AX), R10
+	TESTQ        $0x00000004, R9
+	JZ           rows2_store0_4
+	VMOVUPS      X1, (R10)
+	ADDQ         $0x00000010, R10
+	VEXTRACTF128 $0x01, Y1, X1
+
+rows2_store0_4:
+	TESTQ    $0x00000002, R9
+	JZ       rows2_store0_2
+	VMOVLPS  X1, (R10)
+	ADDQ     $0x00000008, R10
+	VMOVHLPS X1, X1, X1
+
+rows2_store0_2:
+	TESTQ  $0x00000001, R9
+	JZ     rows2_store0_1
+	VMOVSS X1, (R10)
+
+rows2_store0_1:
+	ADDQ         CX, AX
+	MOVQ         n+88(FP), R9
+	LEAQ         (AX), R10
+	TESTQ        $0x00000004, R9
+	JZ           rows2_store1_4
+	VMOVUPS      X2, (R10)
+	ADDQ         $0x00000010, R10
+	VEXTRACTF128 $0x01, Y2, X2
+
+rows2_store1_4:
+	TESTQ    $0x00000002, R9
+	JZ       rows2_store1_2
+	VMOVLPS  X2, (R10)
+	ADDQ     $0x00000008, R10
+	VMOVHLPS X2, X2, X2
+
+rows2_store1_2:
+	TESTQ  $0x00000001, R9
+	JZ     rows2_store1_1
+	VMOVSS X2, (R10)
+
+rows2_store1_1:
+	ADDQ   CX, AX
+	MOVQ   BX, R9
+	IMUL3Q $0x00000002, R9, R9
+	ADDQ   R9, DX
+	SUBQ   $0x00000002, DI
+	JMP    rows2
 
 rows2done:
 rows1:
@@ -860,6 +2114,7 @@ rows1fromZero:
 rows1fromC:
 	MOVQ       AX, R9
 	VMASKMOVPS (R9), Y0, Y1
+	PREFETCHT1 32(R9)
 
 rows1sum:
 	MOVQ  DX, R9
@@ -879,13 +2134,33 @@ rows1loop:
 	JNZ          rows1loop
 
 rows1store:
-	VMASKMOVPS Y1, Y0, (AX)
-	ADDQ       CX, AX
-	MOVQ       BX, R9
-	IMUL3Q     $0x00000001, R9, R9
-	ADDQ       R9, DX
-	SUBQ       $0x00000001, DI
-	JMP        rows1
+	MOVQ         n+88(FP), R9
+	LEAQ         (AX), R10
+	TESTQ        $0x00000004, R9
+	JZ           rows1_store0_4
+	VMOVUPS      X1, (R10)
+	ADDQ         $0x00000010, R10
+	VEXTRACTF128 $0x01, Y1, X1
+
+rows1_store0_4:
+	TESTQ    $0x00000002, R9
+	JZ       rows1_store0_2
+	VMOVLPS  X1, (R10)
+	ADDQ     $0x00000008, R10
+	VMOVHLPS X1, X1, X1
+
+rows1_store0_2:
+	TESTQ  $0x00000001, R9
+	JZ     rows1_store0_1
+	VMOVSS X1, (R10)
+
+rows1_store0_1:
+	ADDQ   CX, AX
+	MOVQ   BX, R9
+	IMUL3Q $0x00000001, R9, R9
+	ADDQ   R9, DX
+	SUBQ   $0x00000001, DI
+	JMP    rows1
 
 rows1done:
 	VZEROUPPER
@@ -1956,6 +3231,401 @@ DATA c4_c2d20000<>+56(SB)/4, $0xc2d20000
 DATA c4_c2d20000<>+60(SB)/4, $0xc2d20000
 GLOBL c4_c2d20000<>(SB), RODATA|NOPTR, $64
 
+// func activateGELUF32AVX2(y *float32, x *float32, n int)
+// Requires: AVX, AVX2, FMA3
+TEXT ·activateGELUF32AVX2(SB), NOSPLIT, $0-24
+	MOVQ y+0(FP), AX
+	MOVQ x+8(FP), CX
+	MOVQ n+16(FP), DX
+
+loop:
+	CMPQ         DX, $0x00000008
+	JL           rest
+	VMOVUPS      (CX), Y0
+	VMOVUPS      c4_80000000<>+0(SB), Y1
+	VANDNPS      Y0, Y1, Y1
+	VMOVUPS      c4_4167d70a<>+0(SB), Y2
+	VMINPS       Y1, Y2, Y2
+	VMULPS       Y2, Y2, Y1
+	VMOVUPS      Y1, Y3
+	VFNMADD231PS Y2, Y2, Y3
+	VMULPS       c4_bf000000<>+0(SB), Y1, Y1
+	VMULPS       c4_3f000000<>+0(SB), Y3, Y3
+	VMULPS       c4_3fb8aa3b<>+0(SB), Y1, Y4
+	VADDPS       c4_4b400000<>+0(SB), Y4, Y4
+	VSUBPS       c4_4b400000<>+0(SB), Y4, Y4
+	VMOVUPS      Y1, Y1
+	VFNMADD231PS c4_3f318000<>+0(SB), Y4, Y1
+	VFNMADD231PS c4_b95e8083<>+0(SB), Y4, Y1
+	VMOVUPS      c4_39500d01<>+0(SB), Y5
+	VFMADD213PS  c4_3ab60b61<>+0(SB), Y1, Y5
+	VFMADD213PS  c4_3c088889<>+0(SB), Y1, Y5
+	VFMADD213PS  c4_3d2aaaab<>+0(SB), Y1, Y5
+	VFMADD213PS  c4_3e2aaaab<>+0(SB), Y1, Y5
+	VFMADD213PS  c4_3f000000<>+0(SB), Y1, Y5
+	VMULPS       Y1, Y5, Y5
+	VFMADD213PS  Y1, Y1, Y5
+	VMULPS       c4_3f000000<>+0(SB), Y4, Y1
+	VADDPS       c4_4b400000<>+0(SB), Y1, Y1
+	VSUBPS       c4_4b400000<>+0(SB), Y1, Y1
+	VSUBPS       Y1, Y4, Y4
+	VADDPS       c4_4b400000<>+0(SB), Y4, Y4
+	VPSLLD       $0x17, Y4, Y4
+	VPADDD       c4_3f800000<>+0(SB), Y4, Y4
+	VADDPS       c4_4b400000<>+0(SB), Y1, Y1
+	VPSLLD       $0x17, Y1, Y1
+	VPADDD       c4_3f800000<>+0(SB), Y1, Y1
+	VADDPS       c4_3f800000<>+0(SB), Y5, Y5
+	VMULPS       Y4, Y5, Y5
+	VMULPS       Y1, Y5, Y5
+	VFMADD231PS  Y5, Y3, Y5
+	VADDPS       c4_40400000<>+0(SB), Y2, Y1
+	VSUBPS       c4_40400000<>+0(SB), Y2, Y3
+	VDIVPS       Y1, Y3, Y3
+	VMOVUPS      c4_386268fb<>+0(SB), Y4
+	VFMADD213PS  c4_3909038f<>+0(SB), Y3, Y4
+	VFMADD213PS  c4_b98006d9<>+0(SB), Y3, Y4
+	VFMADD213PS  c4_ba873c08<>+0(SB), Y3, Y4
+	VFMADD213PS  c4_3a864a62<>+0(SB), Y3, Y4
+	VFMADD213PS  c4_3be45bf0<>+0(SB), Y3, Y4
+	VFMADD213PS  c4_bc2b6ad3<>+0(SB), Y3, Y4
+	VFMADD213PS  c4_bd419677<>+0(SB), Y3, Y4
+	VFMADD213PS  c4_3e6b89c2<>+0(SB), Y3, Y4
+	VFMADD213PS  c4_bf026395<>+0(SB), Y3, Y4
+	VFMADD213PS  c4_3f3aa53b<>+0(SB), Y3, Y4
+	VDIVPS       Y1, Y4, Y4
+	VMULPS       Y2, Y4, Y4
+	VMOVUPS      c4_0<>+0(SB), Y1
+	VMAXPS       Y0, Y1, Y1
+	VFNMADD231PS Y5, Y4, Y1
+	VMOVUPS      Y1, (AX)
+	ADDQ         $0x00000020, AX
+	ADDQ         $0x00000020, CX
+	SUBQ         $0x00000008, DX
+	JMP          loop
+
+rest:
+	TESTQ        DX, DX
+	JZ           end
+	MOVQ         $0x0000000000000008, BX
+	SUBQ         DX, BX
+	LEAQ         mask4<>+0(SB), DX
+	VMOVUPS      (DX)(BX*4), Y0
+	VMASKMOVPS   (CX), Y0, Y1
+	VMOVUPS      c4_80000000<>+0(SB), Y2
+	VANDNPS      Y1, Y2, Y2
+	VMOVUPS      c4_4167d70a<>+0(SB), Y3
+	VMINPS       Y2, Y3, Y3
+	VMULPS       Y3, Y3, Y2
+	VMOVUPS      Y2, Y4
+	VFNMADD231PS Y3, Y3, Y4
+	VMULPS       c4_bf000000<>+0(SB), Y2, Y2
+	VMULPS       c4_3f000000<>+0(SB), Y4, Y4
+	VMULPS       c4_3fb8aa3b<>+0(SB), Y2, Y5
+	VADDPS       c4_4b400000<>+0(SB), Y5, Y5
+	VSUBPS       c4_4b400000<>+0(SB), Y5, Y5
+	VMOVUPS      Y2, Y2
+	VFNMADD231PS c4_3f318000<>+0(SB), Y5, Y2
+	VFNMADD231PS c4_b95e8083<>+0(SB), Y5, Y2
+	VMOVUPS      c4_39500d01<>+0(SB), Y6
+	VFMADD213PS  c4_3ab60b61<>+0(SB), Y2, Y6
+	VFMADD213PS  c4_3c088889<>+0(SB), Y2, Y6
+	VFMADD213PS  c4_3d2aaaab<>+0(SB), Y2, Y6
+	VFMADD213PS  c4_3e2aaaab<>+0(SB), Y2, Y6
+	VFMADD213PS  c4_3f000000<>+0(SB), Y2, Y6
+	VMULPS       Y2, Y6, Y6
+	VFMADD213PS  Y2, Y2, Y6
+	VMULPS       c4_3f000000<>+0(SB), Y5, Y2
+	VADDPS       c4_4b400000<>+0(SB), Y2, Y2
+	VSUBPS       c4_4b400000<>+0(SB), Y2, Y2
+	VSUBPS       Y2, Y5, Y5
+	VADDPS       c4_4b400000<>+0(SB), Y5, Y5
+	VPSLLD       $0x17, Y5, Y5
+	VPADDD       c4_3f800000<>+0(SB), Y5, Y5
+	VADDPS       c4_4b400000<>+0(SB), Y2, Y2
+	VPSLLD       $0x17, Y2, Y2
+	VPADDD       c4_3f800000<>+0(SB), Y2, Y2
+	VADDPS       c4_3f800000<>+0(SB), Y6, Y6
+	VMULPS       Y5, Y6, Y6
+	VMULPS       Y2, Y6, Y6
+	VFMADD231PS  Y6, Y4, Y6
+	VADDPS       c4_40400000<>+0(SB), Y3, Y2
+	VSUBPS       c4_40400000<>+0(SB), Y3, Y4
+	VDIVPS       Y2, Y4, Y4
+	VMOVUPS      c4_386268fb<>+0(SB), Y5
+	VFMADD213PS  c4_3909038f<>+0(SB), Y4, Y5
+	VFMADD213PS  c4_b98006d9<>+0(SB), Y4, Y5
+	VFMADD213PS  c4_ba873c08<>+0(SB), Y4, Y5
+	VFMADD213PS  c4_3a864a62<>+0(SB), Y4, Y5
+	VFMADD213PS  c4_3be45bf0<>+0(SB), Y4, Y5
+	VFMADD213PS  c4_bc2b6ad3<>+0(SB), Y4, Y5
+	VFMADD213PS  c4_bd419677<>+0(SB), Y4, Y5
+	VFMADD213PS  c4_3e6b89c2<>+0(SB), Y4, Y5
+	VFMADD213PS  c4_bf026395<>+0(SB), Y4, Y5
+	VFMADD213PS  c4_3f3aa53b<>+0(SB), Y4, Y5
+	VDIVPS       Y2, Y5, Y5
+	VMULPS       Y3, Y5, Y5
+	VMOVUPS      c4_0<>+0(SB), Y2
+	VMAXPS       Y1, Y2, Y2
+	VFNMADD231PS Y6, Y5, Y2
+	VMASKMOVPS   Y2, Y0, (AX)
+
+end:
+	VZEROUPPER
+	RET
+
+DATA c4_4167d70a<>+0(SB)/4, $0x4167d70a
+DATA c4_4167d70a<>+4(SB)/4, $0x4167d70a
+DATA c4_4167d70a<>+8(SB)/4, $0x4167d70a
+DATA c4_4167d70a<>+12(SB)/4, $0x4167d70a
+DATA c4_4167d70a<>+16(SB)/4, $0x4167d70a
+DATA c4_4167d70a<>+20(SB)/4, $0x4167d70a
+DATA c4_4167d70a<>+24(SB)/4, $0x4167d70a
+DATA c4_4167d70a<>+28(SB)/4, $0x4167d70a
+DATA c4_4167d70a<>+32(SB)/4, $0x4167d70a
+DATA c4_4167d70a<>+36(SB)/4, $0x4167d70a
+DATA c4_4167d70a<>+40(SB)/4, $0x4167d70a
+DATA c4_4167d70a<>+44(SB)/4, $0x4167d70a
+DATA c4_4167d70a<>+48(SB)/4, $0x4167d70a
+DATA c4_4167d70a<>+52(SB)/4, $0x4167d70a
+DATA c4_4167d70a<>+56(SB)/4, $0x4167d70a
+DATA c4_4167d70a<>+60(SB)/4, $0x4167d70a
+GLOBL c4_4167d70a<>(SB), RODATA|NOPTR, $64
+
+DATA c4_bf000000<>+0(SB)/4, $0xbf000000
+DATA c4_bf000000<>+4(SB)/4, $0xbf000000
+DATA c4_bf000000<>+8(SB)/4, $0xbf000000
+DATA c4_bf000000<>+12(SB)/4, $0xbf000000
+DATA c4_bf000000<>+16(SB)/4, $0xbf000000
+DATA c4_bf000000<>+20(SB)/4, $0xbf000000
+DATA c4_bf000000<>+24(SB)/4, $0xbf000000
+DATA c4_bf000000<>+28(SB)/4, $0xbf000000
+DATA c4_bf000000<>+32(SB)/4, $0xbf000000
+DATA c4_bf000000<>+36(SB)/4, $0xbf000000
+DATA c4_bf000000<>+40(SB)/4, $0xbf000000
+DATA c4_bf000000<>+44(SB)/4, $0xbf000000
+DATA c4_bf000000<>+48(SB)/4, $0xbf000000
+DATA c4_bf000000<>+52(SB)/4, $0xbf000000
+DATA c4_bf000000<>+56(SB)/4, $0xbf000000
+DATA c4_bf000000<>+60(SB)/4, $0xbf000000
+GLOBL c4_bf000000<>(SB), RODATA|NOPTR, $64
+
+DATA c4_40400000<>+0(SB)/4, $0x40400000
+DATA c4_40400000<>+4(SB)/4, $0x40400000
+DATA c4_40400000<>+8(SB)/4, $0x40400000
+DATA c4_40400000<>+12(SB)/4, $0x40400000
+DATA c4_40400000<>+16(SB)/4, $0x40400000
+DATA c4_40400000<>+20(SB)/4, $0x40400000
+DATA c4_40400000<>+24(SB)/4, $0x40400000
+DATA c4_40400000<>+28(SB)/4, $0x40400000
+DATA c4_40400000<>+32(SB)/4, $0x40400000
+DATA c4_40400000<>+36(SB)/4, $0x40400000
+DATA c4_40400000<>+40(SB)/4, $0x40400000
+DATA c4_40400000<>+44(SB)/4, $0x40400000
+DATA c4_40400000<>+48(SB)/4, $0x40400000
+DATA c4_40400000<>+52(SB)/4, $0x40400000
+DATA c4_40400000<>+56(SB)/4, $0x40400000
+DATA c4_40400000<>+60(SB)/4, $0x40400000
+GLOBL c4_40400000<>(SB), RODATA|NOPTR, $64
+
+DATA c4_386268fb<>+0(SB)/4, $0x386268fb
+DATA c4_386268fb<>+4(SB)/4, $0x386268fb
+DATA c4_386268fb<>+8(SB)/4, $0x386268fb
+DATA c4_386268fb<>+12(SB)/4, $0x386268fb
+DATA c4_386268fb<>+16(SB)/4, $0x386268fb
+DATA c4_386268fb<>+20(SB)/4, $0x386268fb
+DATA c4_386268fb<>+24(SB)/4, $0x386268fb
+DATA c4_386268fb<>+28(SB)/4, $0x386268fb
+DATA c4_386268fb<>+32(SB)/4, $0x386268fb
+DATA c4_386268fb<>+36(SB)/4, $0x386268fb
+DATA c4_386268fb<>+40(SB)/4, $0x386268fb
+DATA c4_386268fb<>+44(SB)/4, $0x386268fb
+DATA c4_386268fb<>+48(SB)/4, $0x386268fb
+DATA c4_386268fb<>+52(SB)/4, $0x386268fb
+DATA c4_386268fb<>+56(SB)/4, $0x386268fb
+DATA c4_386268fb<>+60(SB)/4, $0x386268fb
+GLOBL c4_386268fb<>(SB), RODATA|NOPTR, $64
+
+DATA c4_3909038f<>+0(SB)/4, $0x3909038f
+DATA c4_3909038f<>+4(SB)/4, $0x3909038f
+DATA c4_3909038f<>+8(SB)/4, $0x3909038f
+DATA c4_3909038f<>+12(SB)/4, $0x3909038f
+DATA c4_3909038f<>+16(SB)/4, $0x3909038f
+DATA c4_3909038f<>+20(SB)/4, $0x3909038f
+DATA c4_3909038f<>+24(SB)/4, $0x3909038f
+DATA c4_3909038f<>+28(SB)/4, $0x3909038f
+DATA c4_3909038f<>+32(SB)/4, $0x3909038f
+DATA c4_3909038f<>+36(SB)/4, $0x3909038f
+DATA c4_3909038f<>+40(SB)/4, $0x3909038f
+DATA c4_3909038f<>+44(SB)/4, $0x3909038f
+DATA c4_3909038f<>+48(SB)/4, $0x3909038f
+DATA c4_3909038f<>+52(SB)/4, $0x3909038f
+DATA c4_3909038f<>+56(SB)/4, $0x3909038f
+DATA c4_3909038f<>+60(SB)/4, $0x3909038f
+GLOBL c4_3909038f<>(SB), RODATA|NOPTR, $64
+
+DATA c4_b98006d9<>+0(SB)/4, $0xb98006d9
+DATA c4_b98006d9<>+4(SB)/4, $0xb98006d9
+DATA c4_b98006d9<>+8(SB)/4, $0xb98006d9
+DATA c4_b98006d9<>+12(SB)/4, $0xb98006d9
+DATA c4_b98006d9<>+16(SB)/4, $0xb98006d9
+DATA c4_b98006d9<>+20(SB)/4, $0xb98006d9
+DATA c4_b98006d9<>+24(SB)/4, $0xb98006d9
+DATA c4_b98006d9<>+28(SB)/4, $0xb98006d9
+DATA c4_b98006d9<>+32(SB)/4, $0xb98006d9
+DATA c4_b98006d9<>+36(SB)/4, $0xb98006d9
+DATA c4_b98006d9<>+40(SB)/4, $0xb98006d9
+DATA c4_b98006d9<>+44(SB)/4, $0xb98006d9
+DATA c4_b98006d9<>+48(SB)/4, $0xb98006d9
+DATA c4_b98006d9<>+52(SB)/4, $0xb98006d9
+DATA c4_b98006d9<>+56(SB)/4, $0xb98006d9
+DATA c4_b98006d9<>+60(SB)/4, $0xb98006d9
+GLOBL c4_b98006d9<>(SB), RODATA|NOPTR, $64
+
+DATA c4_ba873c08<>+0(SB)/4, $0xba873c08
+DATA c4_ba873c08<>+4(SB)/4, $0xba873c08
+DATA c4_ba873c08<>+8(SB)/4, $0xba873c08
+DATA c4_ba873c08<>+12(SB)/4, $0xba873c08
+DATA c4_ba873c08<>+16(SB)/4, $0xba873c08
+DATA c4_ba873c08<>+20(SB)/4, $0xba873c08
+DATA c4_ba873c08<>+24(SB)/4, $0xba873c08
+DATA c4_ba873c08<>+28(SB)/4, $0xba873c08
+DATA c4_ba873c08<>+32(SB)/4, $0xba873c08
+DATA c4_ba873c08<>+36(SB)/4, $0xba873c08
+DATA c4_ba873c08<>+40(SB)/4, $0xba873c08
+DATA c4_ba873c08<>+44(SB)/4, $0xba873c08
+DATA c4_ba873c08<>+48(SB)/4, $0xba873c08
+DATA c4_ba873c08<>+52(SB)/4, $0xba873c08
+DATA c4_ba873c08<>+56(SB)/4, $0xba873c08
+DATA c4_ba873c08<>+60(SB)/4, $0xba873c08
+GLOBL c4_ba873c08<>(SB), RODATA|NOPTR, $64
+
+DATA c4_3a864a62<>+0(SB)/4, $0x3a864a62
+DATA c4_3a864a62<>+4(SB)/4, $0x3a864a62
+DATA c4_3a864a62<>+8(SB)/4, $0x3a864a62
+DATA c4_3a864a62<>+12(SB)/4, $0x3a864a62
+DATA c4_3a864a62<>+16(SB)/4, $0x3a864a62
+DATA c4_3a864a62<>+20(SB)/4, $0x3a864a62
+DATA c4_3a864a62<>+24(SB)/4, $0x3a864a62
+DATA c4_3a864a62<>+28(SB)/4, $0x3a864a62
+DATA c4_3a864a62<>+32(SB)/4, $0x3a864a62
+DATA c4_3a864a62<>+36(SB)/4, $0x3a864a62
+DATA c4_3a864a62<>+40(SB)/4, $0x3a864a62
+DATA c4_3a864a62<>+44(SB)/4, $0x3a864a62
+DATA c4_3a864a62<>+48(SB)/4, $0x3a864a62
+DATA c4_3a864a62<>+52(SB)/4, $0x3a864a62
+DATA c4_3a864a62<>+56(SB)/4, $0x3a864a62
+DATA c4_3a864a62<>+60(SB)/4, $0x3a864a62
+GLOBL c4_3a864a62<>(SB), RODATA|NOPTR, $64
+
+DATA c4_3be45bf0<>+0(SB)/4, $0x3be45bf0
+DATA c4_3be45bf0<>+4(SB)/4, $0x3be45bf0
+DATA c4_3be45bf0<>+8(SB)/4, $0x3be45bf0
+DATA c4_3be45bf0<>+12(SB)/4, $0x3be45bf0
+DATA c4_3be45bf0<>+16(SB)/4, $0x3be45bf0
+DATA c4_3be45bf0<>+20(SB)/4, $0x3be45bf0
+DATA c4_3be45bf0<>+24(SB)/4, $0x3be45bf0
+DATA c4_3be45bf0<>+28(SB)/4, $0x3be45bf0
+DATA c4_3be45bf0<>+32(SB)/4, $0x3be45bf0
+DATA c4_3be45bf0<>+36(SB)/4, $0x3be45bf0
+DATA c4_3be45bf0<>+40(SB)/4, $0x3be45bf0
+DATA c4_3be45bf0<>+44(SB)/4, $0x3be45bf0
+DATA c4_3be45bf0<>+48(SB)/4, $0x3be45bf0
+DATA c4_3be45bf0<>+52(SB)/4, $0x3be45bf0
+DATA c4_3be45bf0<>+56(SB)/4, $0x3be45bf0
+DATA c4_3be45bf0<>+60(SB)/4, $0x3be45bf0
+GLOBL c4_3be45bf0<>(SB), RODATA|NOPTR, $64
+
+DATA c4_bc2b6ad3<>+0(SB)/4, $0xbc2b6ad3
+DATA c4_bc2b6ad3<>+4(SB)/4, $0xbc2b6ad3
+DATA c4_bc2b6ad3<>+8(SB)/4, $0xbc2b6ad3
+DATA c4_bc2b6ad3<>+12(SB)/4, $0xbc2b6ad3
+DATA c4_bc2b6ad3<>+16(SB)/4, $0xbc2b6ad3
+DATA c4_bc2b6ad3<>+20(SB)/4, $0xbc2b6ad3
+DATA c4_bc2b6ad3<>+24(SB)/4, $0xbc2b6ad3
+DATA c4_bc2b6ad3<>+28(SB)/4, $0xbc2b6ad3
+DATA c4_bc2b6ad3<>+32(SB)/4, $0xbc2b6ad3
+DATA c4_bc2b6ad3<>+36(SB)/4, $0xbc2b6ad3
+DATA c4_bc2b6ad3<>+40(SB)/4, $0xbc2b6ad3
+DATA c4_bc2b6ad3<>+44(SB)/4, $0xbc2b6ad3
+DATA c4_bc2b6ad3<>+48(SB)/4, $0xbc2b6ad3
+DATA c4_bc2b6ad3<>+52(SB)/4, $0xbc2b6ad3
+DATA c4_bc2b6ad3<>+56(SB)/4, $0xbc2b6ad3
+DATA c4_bc2b6ad3<>+60(SB)/4, $0xbc2b6ad3
+GLOBL c4_bc2b6ad3<>(SB), RODATA|NOPTR, $64
+
+DATA c4_bd419677<>+0(SB)/4, $0xbd419677
+DATA c4_bd419677<>+4(SB)/4, $0xbd419677
+DATA c4_bd419677<>+8(SB)/4, $0xbd419677
+DATA c4_bd419677<>+12(SB)/4, $0xbd419677
+DATA c4_bd419677<>+16(SB)/4, $0xbd419677
+DATA c4_bd419677<>+20(SB)/4, $0xbd419677
+DATA c4_bd419677<>+24(SB)/4, $0xbd419677
+DATA c4_bd419677<>+28(SB)/4, $0xbd419677
+DATA c4_bd419677<>+32(SB)/4, $0xbd419677
+DATA c4_bd419677<>+36(SB)/4, $0xbd419677
+DATA c4_bd419677<>+40(SB)/4, $0xbd419677
+DATA c4_bd419677<>+44(SB)/4, $0xbd419677
+DATA c4_bd419677<>+48(SB)/4, $0xbd419677
+DATA c4_bd419677<>+52(SB)/4, $0xbd419677
+DATA c4_bd419677<>+56(SB)/4, $0xbd419677
+DATA c4_bd419677<>+60(SB)/4, $0xbd419677
+GLOBL c4_bd419677<>(SB), RODATA|NOPTR, $64
+
+DATA c4_3e6b89c2<>+0(SB)/4, $0x3e6b89c2
+DATA c4_3e6b89c2<>+4(SB)/4, $0x3e6b89c2
+DATA c4_3e6b89c2<>+8(SB)/4, $0x3e6b89c2
+DATA c4_3e6b89c2<>+12(SB)/4, $0x3e6b89c2
+DATA c4_3e6b89c2<>+16(SB)/4, $0x3e6b89c2
+DATA c4_3e6b89c2<>+20(SB)/4, $0x3e6b89c2
+DATA c4_3e6b89c2<>+24(SB)/4, $0x3e6b89c2
+DATA c4_3e6b89c2<>+28(SB)/4, $0x3e6b89c2
+DATA c4_3e6b89c2<>+32(SB)/4, $0x3e6b89c2
+DATA c4_3e6b89c2<>+36(SB)/4, $0x3e6b89c2
+DATA c4_3e6b89c2<>+40(SB)/4, $0x3e6b89c2
+DATA c4_3e6b89c2<>+44(SB)/4, $0x3e6b89c2
+DATA c4_3e6b89c2<>+48(SB)/4, $0x3e6b89c2
+DATA c4_3e6b89c2<>+52(SB)/4, $0x3e6b89c2
+DATA c4_3e6b89c2<>+56(SB)/4, $0x3e6b89c2
+DATA c4_3e6b89c2<>+60(SB)/4, $0x3e6b89c2
+GLOBL c4_3e6b89c2<>(SB), RODATA|NOPTR, $64
+
+DATA c4_bf026395<>+0(SB)/4, $0xbf026395
+DATA c4_bf026395<>+4(SB)/4, $0xbf026395
+DATA c4_bf026395<>+8(SB)/4, $0xbf026395
+DATA c4_bf026395<>+12(SB)/4, $0xbf026395
+DATA c4_bf026395<>+16(SB)/4, $0xbf026395
+DATA c4_bf026395<>+20(SB)/4, $0xbf026395
+DATA c4_bf026395<>+24(SB)/4, $0xbf026395
+DATA c4_bf026395<>+28(SB)/4, $0xbf026395
+DATA c4_bf026395<>+32(SB)/4, $0xbf026395
+DATA c4_bf026395<>+36(SB)/4, $0xbf026395
+DATA c4_bf026395<>+40(SB)/4, $0xbf026395
+DATA c4_bf026395<>+44(SB)/4, $0xbf026395
+DATA c4_bf026395<>+48(SB)/4, $0xbf026395
+DATA c4_bf026395<>+52(SB)/4, $0xbf026395
+DATA c4_bf026395<>+56(SB)/4, $0xbf026395
+DATA c4_bf026395<>+60(SB)/4, $0xbf026395
+GLOBL c4_bf026395<>(SB), RODATA|NOPTR, $64
+
+DATA c4_3f3aa53b<>+0(SB)/4, $0x3f3aa53b
+DATA c4_3f3aa53b<>+4(SB)/4, $0x3f3aa53b
+DATA c4_3f3aa53b<>+8(SB)/4, $0x3f3aa53b
+DATA c4_3f3aa53b<>+12(SB)/4, $0x3f3aa53b
+DATA c4_3f3aa53b<>+16(SB)/4, $0x3f3aa53b
+DATA c4_3f3aa53b<>+20(SB)/4, $0x3f3aa53b
+DATA c4_3f3aa53b<>+24(SB)/4, $0x3f3aa53b
+DATA c4_3f3aa53b<>+28(SB)/4, $0x3f3aa53b
+DATA c4_3f3aa53b<>+32(SB)/4, $0x3f3aa53b
+DATA c4_3f3aa53b<>+36(SB)/4, $0x3f3aa53b
+DATA c4_3f3aa53b<>+40(SB)/4, $0x3f3aa53b
+DATA c4_3f3aa53b<>+44(SB)/4, $0x3f3aa53b
+DATA c4_3f3aa53b<>+48(SB)/4, $0x3f3aa53b
+DATA c4_3f3aa53b<>+52(SB)/4, $0x3f3aa53b
+DATA c4_3f3aa53b<>+56(SB)/4, $0x3f3aa53b
+DATA c4_3f3aa53b<>+60(SB)/4, $0x3f3aa53b
+GLOBL c4_3f3aa53b<>(SB), RODATA|NOPTR, $64
+
 // func activateGELUTanhF32AVX2(y *float32, x *float32, n int)
 // Requires: AVX, AVX2, FMA3
 TEXT ·activateGELUTanhF32AVX2(SB), NOSPLIT, $0-24
@@ -2628,6 +4298,175 @@ end:
 	VZEROUPPER
 	RET
 
+// func slopeGELUF32AVX2(d *float32, x *float32, y *float32, n int)
+// Requires: AVX, AVX2, FMA3
+TEXT ·slopeGELUF32AVX2(SB), NOSPLIT, $0-32
+	MOVQ d+0(FP), AX
+	MOVQ x+8(FP), CX
+	MOVQ y+16(FP), DX
+	MOVQ n+24(FP), BX
+
+loop:
+	CMPQ         BX, $0x00000008
+	JL           rest
+	VMOVUPS      (CX), Y0
+	VMOVUPS      c4_80000000<>+0(SB), Y1
+	VANDNPS      Y0, Y1, Y1
+	VMOVUPS      c4_4167d70a<>+0(SB), Y2
+	VMINPS       Y1, Y2, Y2
+	VMULPS       Y2, Y2, Y1
+	VMOVUPS      Y1, Y3
+	VFNMADD231PS Y2, Y2, Y3
+	VMULPS       c4_bf000000<>+0(SB), Y1, Y1
+	VMULPS       c4_3f000000<>+0(SB), Y3, Y3
+	VMULPS       c4_3fb8aa3b<>+0(SB), Y1, Y4
+	VADDPS       c4_4b400000<>+0(SB), Y4, Y4
+	VSUBPS       c4_4b400000<>+0(SB), Y4, Y4
+	VMOVUPS      Y1, Y1
+	VFNMADD231PS c4_3f318000<>+0(SB), Y4, Y1
+	VFNMADD231PS c4_b95e8083<>+0(SB), Y4, Y1
+	VMOVUPS      c4_39500d01<>+0(SB), Y5
+	VFMADD213PS  c4_3ab60b61<>+0(SB), Y1, Y5
+	VFMADD213PS  c4_3c088889<>+0(SB), Y1, Y5
+	VFMADD213PS  c4_3d2aaaab<>+0(SB), Y1, Y5
+	VFMADD213PS  c4_3e2aaaab<>+0(SB), Y1, Y5
+	VFMADD213PS  c4_3f000000<>+0(SB), Y1, Y5
+	VMULPS       Y1, Y5, Y5
+	VFMADD213PS  Y1, Y1, Y5
+	VMULPS       c4_3f000000<>+0(SB), Y4, Y1
+	VADDPS       c4_4b400000<>+0(SB), Y1, Y1
+	VSUBPS       c4_4b400000<>+0(SB), Y1, Y1
+	VSUBPS       Y1, Y4, Y4
+	VADDPS       c4_4b400000<>+0(SB), Y4, Y4
+	VPSLLD       $0x17, Y4, Y4
+	VPADDD       c4_3f800000<>+0(SB), Y4, Y4
+	VADDPS       c4_4b400000<>+0(SB), Y1, Y1
+	VPSLLD       $0x17, Y1, Y1
+	VPADDD       c4_3f800000<>+0(SB), Y1, Y1
+	VADDPS       c4_3f800000<>+0(SB), Y5, Y5
+	VMULPS       Y4, Y5, Y5
+	VMULPS       Y1, Y5, Y5
+	VFMADD231PS  Y5, Y3, Y5
+	VADDPS       c4_40400000<>+0(SB), Y2, Y1
+	VSUBPS       c4_40400000<>+0(SB), Y2, Y3
+	VDIVPS       Y1, Y3, Y3
+	VMOVUPS      c4_386268fb<>+0(SB), Y4
+	VFMADD213PS  c4_3909038f<>+0(SB), Y3, Y4
+	VFMADD213PS  c4_b98006d9<>+0(SB), Y3, Y4
+	VFMADD213PS  c4_ba873c08<>+0(SB), Y3, Y4
+	VFMADD213PS  c4_3a864a62<>+0(SB), Y3, Y4
+	VFMADD213PS  c4_3be45bf0<>+0(SB), Y3, Y4
+	VFMADD213PS  c4_bc2b6ad3<>+0(SB), Y3, Y4
+	VFMADD213PS  c4_bd419677<>+0(SB), Y3, Y4
+	VFMADD213PS  c4_3e6b89c2<>+0(SB), Y3, Y4
+	VFMADD213PS  c4_bf026395<>+0(SB), Y3, Y4
+	VFMADD213PS  c4_3f3aa53b<>+0(SB), Y3, Y4
+	VDIVPS       Y1, Y4, Y4
+	VFNMADD231PS c4_3ecc422a<>+0(SB), Y2, Y4
+	VMULPS       Y5, Y4, Y4
+	VMOVUPS      c4_3f800000<>+0(SB), Y1
+	VSUBPS       Y4, Y1, Y1
+	VBLENDVPS    Y0, Y4, Y1, Y4
+	VMOVUPS      (AX), Y0
+	VMULPS       Y4, Y0, Y0
+	VMOVUPS      Y0, (AX)
+	ADDQ         $0x00000020, AX
+	ADDQ         $0x00000020, CX
+	ADDQ         $0x00000020, DX
+	SUBQ         $0x00000008, BX
+	JMP          loop
+
+rest:
+	TESTQ        BX, BX
+	JZ           end
+	MOVQ         $0x0000000000000008, DX
+	SUBQ         BX, DX
+	LEAQ         mask4<>+0(SB), BX
+	VMOVUPS      (BX)(DX*4), Y0
+	VMASKMOVPS   (CX), Y0, Y1
+	VMOVUPS      c4_80000000<>+0(SB), Y2
+	VANDNPS      Y1, Y2, Y2
+	VMOVUPS      c4_4167d70a<>+0(SB), Y3
+	VMINPS       Y2, Y3, Y3
+	VMULPS       Y3, Y3, Y2
+	VMOVUPS      Y2, Y4
+	VFNMADD231PS Y3, Y3, Y4
+	VMULPS       c4_bf000000<>+0(SB), Y2, Y2
+	VMULPS       c4_3f000000<>+0(SB), Y4, Y4
+	VMULPS       c4_3fb8aa3b<>+0(SB), Y2, Y5
+	VADDPS       c4_4b400000<>+0(SB), Y5, Y5
+	VSUBPS       c4_4b400000<>+0(SB), Y5, Y5
+	VMOVUPS      Y2, Y2
+	VFNMADD231PS c4_3f318000<>+0(SB), Y5, Y2
+	VFNMADD231PS c4_b95e8083<>+0(SB), Y5, Y2
+	VMOVUPS      c4_39500d01<>+0(SB), Y6
+	VFMADD213PS  c4_3ab60b61<>+0(SB), Y2, Y6
+	VFMADD213PS  c4_3c088889<>+0(SB), Y2, Y6
+	VFMADD213PS  c4_3d2aaaab<>+0(SB), Y2, Y6
+	VFMADD213PS  c4_3e2aaaab<>+0(SB), Y2, Y6
+	VFMADD213PS  c4_3f000000<>+0(SB), Y2, Y6
+	VMULPS       Y2, Y6, Y6
+	VFMADD213PS  Y2, Y2, Y6
+	VMULPS       c4_3f000000<>+0(SB), Y5, Y2
+	VADDPS       c4_4b400000<>+0(SB), Y2, Y2
+	VSUBPS       c4_4b400000<>+0(SB), Y2, Y2
+	VSUBPS       Y2, Y5, Y5
+	VADDPS       c4_4b400000<>+0(SB), Y5, Y5
+	VPSLLD       $0x17, Y5, Y5
+	VPADDD       c4_3f800000<>+0(SB), Y5, Y5
+	VADDPS       c4_4b400000<>+0(SB), Y2, Y2
+	VPSLLD       $0x17, Y2, Y2
+	VPADDD       c4_3f800000<>+0(SB), Y2, Y2
+	VADDPS       c4_3f800000<>+0(SB), Y6, Y6
+	VMULPS       Y5, Y6, Y6
+	VMULPS       Y2, Y6, Y6
+	VFMADD231PS  Y6, Y4, Y6
+	VADDPS       c4_40400000<>+0(SB), Y3, Y2
+	VSUBPS       c4_40400000<>+0(SB), Y3, Y4
+	VDIVPS       Y2, Y4, Y4
+	VMOVUPS      c4_386268fb<>+0(SB), Y5
+	VFMADD213PS  c4_3909038f<>+0(SB), Y4, Y5
+	VFMADD213PS  c4_b98006d9<>+0(SB), Y4, Y5
+	VFMADD213PS  c4_ba873c08<>+0(SB), Y4, Y5
+	VFMADD213PS  c4_3a864a62<>+0(SB), Y4, Y5
+	VFMADD213PS  c4_3be45bf0<>+0(SB), Y4, Y5
+	VFMADD213PS  c4_bc2b6ad3<>+0(SB), Y4, Y5
+	VFMADD213PS  c4_bd419677<>+0(SB), Y4, Y5
+	VFMADD213PS  c4_3e6b89c2<>+0(SB), Y4, Y5
+	VFMADD213PS  c4_bf026395<>+0(SB), Y4, Y5
+	VFMADD213PS  c4_3f3aa53b<>+0(SB), Y4, Y5
+	VDIVPS       Y2, Y5, Y5
+	VFNMADD231PS c4_3ecc422a<>+0(SB), Y3, Y5
+	VMULPS       Y6, Y5, Y5
+	VMOVUPS      c4_3f800000<>+0(SB), Y2
+	VSUBPS       Y5, Y2, Y2
+	VBLENDVPS    Y1, Y5, Y2, Y5
+	VMASKMOVPS   (AX), Y0, Y1
+	VMULPS       Y5, Y1, Y1
+	VMASKMOVPS   Y1, Y0, (AX)
+
+end:
+	VZEROUPPER
+	RET
+
+DATA c4_3ecc422a<>+0(SB)/4, $0x3ecc422a
+DATA c4_3ecc422a<>+4(SB)/4, $0x3ecc422a
+DATA c4_3ecc422a<>+8(SB)/4, $0x3ecc422a
+DATA c4_3ecc422a<>+12(SB)/4, $0x3ecc422a
+DATA c4_3ecc422a<>+16(SB)/4, $0x3ecc422a
+DATA c4_3ecc422a<>+20(SB)/4, $0x3ecc422a
+DATA c4_3ecc422a<>+24(SB)/4, $0x3ecc422a
+DATA c4_3ecc422a<>+28(SB)/4, $0x3ecc422a
+DATA c4_3ecc422a<>+32(SB)/4, $0x3ecc422a
+DATA c4_3ecc422a<>+36(SB)/4, $0x3ecc422a
+DATA c4_3ecc422a<>+40(SB)/4, $0x3ecc422a
+DATA c4_3ecc422a<>+44(SB)/4, $0x3ecc422a
+DATA c4_3ecc422a<>+48(SB)/4, $0x3ecc422a
+DATA c4_3ecc422a<>+52(SB)/4, $0x3ecc422a
+DATA c4_3ecc422a<>+56(SB)/4, $0x3ecc422a
+DATA c4_3ecc422a<>+60(SB)/4, $0x3ecc422a
+GLOBL c4_3ecc422a<>(SB), RODATA|NOPTR, $64
+
 // func slopeGELUTanhF32AVX2(d *float32, x *float32, y *float32, n int)
 // Requires: AVX, AVX2, FMA3
 TEXT ·slopeGELUTanhF32AVX2(SB), NOSPLIT, $0-32
@@ -2829,8 +4668,863 @@ DATA c4_3e095d4f<>+56(SB)/4, $0x3e095d4f
 DATA c4_3e095d4f<>+60(SB)/4, $0x3e095d4f
 GLOBL c4_3e095d4f<>(SB), RODATA|NOPTR, $64
 
-// func gemmF64AVX2x2(c *float64, ldc int, a *float64, rsa int, csa int, b *float64, ldb int, m int, k int, bias *float64, mode int)
+// func activateSinF32AVX2(y *float32, x *float32, n int) uint32
+// Requires: AVX, AVX2, FMA3
+TEXT ·activateSinF32AVX2(SB), NOSPLIT, $0-28
+	MOVQ   y+0(FP), AX
+	MOVQ   x+8(FP), CX
+	MOVQ   n+16(FP), DX
+	VXORPS Y0, Y0, Y0
+
+loop:
+	CMPQ         DX, $0x00000008
+	JL           rest
+	VMOVUPS      (CX), Y1
+	VMOVUPS      c4_80000000<>+0(SB), Y2
+	VANDNPS      Y1, Y2, Y2
+	VCVTPS2PD    X2, Y3
+	VEXTRACTF128 $0x01, Y2, X4
+	VCVTPS2PD    X4, Y4
+	VMULPD       c8_3fe45f306dc9c883<>+0(SB), Y3, Y6
+	VADDPD       c8_4338000000000000<>+0(SB), Y6, Y6
+	VADDPD       c8_0<>+0(SB), Y6, Y7
+	VSUBPD       c8_4338000000000000<>+0(SB), Y6, Y6
+	VMOVUPD      Y3, Y3
+	VFNMADD231PD c8_3ff921fb54400000<>+0(SB), Y6, Y3
+	VFNMADD231PD c8_3dd0b4611a626331<>+0(SB), Y6, Y3
+	VMULPD       Y3, Y3, Y6
+	VMOVUPD      c8_3ec6cd878c3b46a7<>+0(SB), Y9
+	VFMADD213PD  c8_bf2a00f9e2cae774<>+0(SB), Y6, Y9
+	VFMADD213PD  c8_3f811110896efbb2<>+0(SB), Y6, Y9
+	VFMADD213PD  c8_bfc5555554cbac77<>+0(SB), Y6, Y9
+	VMULPD       Y3, Y6, Y10
+	VFMADD213PD  Y3, Y10, Y9
+	VMOVUPD      c8_3ef99342e0c14732<>+0(SB), Y3
+	VFMADD213PD  c8_bf56c087e80f1e27<>+0(SB), Y6, Y3
+	VFMADD213PD  c8_3fa55553e1053a42<>+0(SB), Y6, Y3
+	VMOVUPD      c8_3ff0000000000000<>+0(SB), Y10
+	VMOVUPD      c8_3ff0000000000000<>+0(SB), Y11
+	VFMADD231PD  c8_bfdffffffd0c5e81<>+0(SB), Y6, Y10
+	VSUBPD       Y10, Y11, Y11
+	VFMADD231PD  c8_bfdffffffd0c5e81<>+0(SB), Y6, Y11
+	VMULPD       Y6, Y6, Y6
+	VFMADD213PD  Y11, Y6, Y3
+	VADDPD       Y10, Y3, Y3
+	VPSLLQ       $0x3f, Y7, Y6
+	VBLENDVPD    Y6, Y3, Y9, Y9
+	VPSLLQ       $0x3e, Y7, Y7
+	VANDPD       c8_8000000000000000<>+0(SB), Y7, Y7
+	VXORPD       Y7, Y9, Y9
+	VMULPD       c8_3fe45f306dc9c883<>+0(SB), Y4, Y3
+	VADDPD       c8_4338000000000000<>+0(SB), Y3, Y3
+	VADDPD       c8_0<>+0(SB), Y3, Y6
+	VSUBPD       c8_4338000000000000<>+0(SB), Y3, Y3
+	VMOVUPD      Y4, Y4
+	VFNMADD231PD c8_3ff921fb54400000<>+0(SB), Y3, Y4
+	VFNMADD231PD c8_3dd0b4611a626331<>+0(SB), Y3, Y4
+	VMULPD       Y4, Y4, Y3
+	VMOVUPD      c8_3ec6cd878c3b46a7<>+0(SB), Y7
+	VFMADD213PD  c8_bf2a00f9e2cae774<>+0(SB), Y3, Y7
+	VFMADD213PD  c8_3f811110896efbb2<>+0(SB), Y3, Y7
+	VFMADD213PD  c8_bfc5555554cbac77<>+0(SB), Y3, Y7
+	VMULPD       Y4, Y3, Y10
+	VFMADD213PD  Y4, Y10, Y7
+	VMOVUPD      c8_3ef99342e0c14732<>+0(SB), Y4
+	VFMADD213PD  c8_bf56c087e80f1e27<>+0(SB), Y3, Y4
+	VFMADD213PD  c8_3fa55553e1053a42<>+0(SB), Y3, Y4
+	VMOVUPD      c8_3ff0000000000000<>+0(SB), Y10
+	VMOVUPD      c8_3ff0000000000000<>+0(SB), Y11
+	VFMADD231PD  c8_bfdffffffd0c5e81<>+0(SB), Y3, Y10
+	VSUBPD       Y10, Y11, Y11
+	VFMADD231PD  c8_bfdffffffd0c5e81<>+0(SB), Y3, Y11
+	VMULPD       Y3, Y3, Y3
+	VFMADD213PD  Y11, Y3, Y4
+	VADDPD       Y10, Y4, Y4
+	VPSLLQ       $0x3f, Y6, Y3
+	VBLENDVPD    Y3, Y4, Y7, Y7
+	VPSLLQ       $0x3e, Y6, Y6
+	VANDPD       c8_8000000000000000<>+0(SB), Y6, Y6
+	VXORPD       Y6, Y7, Y7
+	VCVTPD2PSY   Y9, X5
+	VCVTPD2PSY   Y7, X4
+	VINSERTF128  $0x01, X4, Y5, Y5
+	VANDPS       c4_80000000<>+0(SB), Y1, Y3
+	VXORPS       Y3, Y5, Y5
+	VMOVUPS      c4_49800000<>+0(SB), Y3
+	VSUBPS       Y2, Y3, Y2
+	VORPS        Y2, Y0, Y0
+	VBLENDVPS    Y2, Y1, Y5, Y5
+	VMOVUPS      Y5, (AX)
+	ADDQ         $0x00000020, AX
+	ADDQ         $0x00000020, CX
+	SUBQ         $0x00000008, DX
+	JMP          loop
+
+rest:
+	TESTQ        DX, DX
+	JZ           end
+	MOVQ         $0x0000000000000008, BX
+	SUBQ         DX, BX
+	LEAQ         mask4<>+0(SB), DX
+	VMOVUPS      (DX)(BX*4), Y1
+	VMASKMOVPS   (CX), Y1, Y2
+	VMOVUPS      c4_80000000<>+0(SB), Y3
+	VANDNPS      Y2, Y3, Y3
+	VCVTPS2PD    X3, Y4
+	VEXTRACTF128 $0x01, Y3, X5
+	VCVTPS2PD    X5, Y5
+	VMULPD       c8_3fe45f306dc9c883<>+0(SB), Y4, Y6
+	VADDPD       c8_4338000000000000<>+0(SB), Y6, Y6
+	VADDPD       c8_0<>+0(SB), Y6, Y7
+	VSUBPD       c8_4338000000000000<>+0(SB), Y6, Y6
+	VMOVUPD      Y4, Y4
+	VFNMADD231PD c8_3ff921fb54400000<>+0(SB), Y6, Y4
+	VFNMADD231PD c8_3dd0b4611a626331<>+0(SB), Y6, Y4
+	VMULPD       Y4, Y4, Y6
+	VMOVUPD      c8_3ec6cd878c3b46a7<>+0(SB), Y9
+	VFMADD213PD  c8_bf2a00f9e2cae774<>+0(SB), Y6, Y9
+	VFMADD213PD  c8_3f811110896efbb2<>+0(SB), Y6, Y9
+	VFMADD213PD  c8_bfc5555554cbac77<>+0(SB), Y6, Y9
+	VMULPD       Y4, Y6, Y10
+	VFMADD213PD  Y4, Y10, Y9
+	VMOVUPD      c8_3ef99342e0c14732<>+0(SB), Y4
+	VFMADD213PD  c8_bf56c087e80f1e27<>+0(SB), Y6, Y4
+	VFMADD213PD  c8_3fa55553e1053a42<>+0(SB), Y6, Y4
+	VMOVUPD      c8_3ff0000000000000<>+0(SB), Y10
+	VMOVUPD      c8_3ff0000000000000<>+0(SB), Y11
+	VFMADD231PD  c8_bfdffffffd0c5e81<>+0(SB), Y6, Y10
+	VSUBPD       Y10, Y11, Y11
+	VFMADD231PD  c8_bfdffffffd0c5e81<>+0(SB), Y6, Y11
+	VMULPD       Y6, Y6, Y6
+	VFMADD213PD  Y11, Y6, Y4
+	VADDPD       Y10, Y4, Y4
+	VPSLLQ       $0x3f, Y7, Y6
+	VBLENDVPD    Y6, Y4, Y9, Y9
+	VPSLLQ       $0x3e, Y7, Y7
+	VANDPD       c8_8000000000000000<>+0(SB), Y7, Y7
+	VXORPD       Y7, Y9, Y9
+	VMULPD       c8_3fe45f306dc9c883<>+0(SB), Y5, Y4
+	VADDPD       c8_4338000000000000<>+0(SB), Y4, Y4
+	VADDPD       c8_0<>+0(SB), Y4, Y6
+	VSUBPD       c8_4338000000000000<>+0(SB), Y4, Y4
+	VMOVUPD      Y5, Y5
+	VFNMADD231PD c8_3ff921fb54400000<>+0(SB), Y4, Y5
+	VFNMADD231PD c8_3dd0b4611a626331<>+0(SB), Y4, Y5
+	VMULPD       Y5, Y5, Y4
+	VMOVUPD      c8_3ec6cd878c3b46a7<>+0(SB), Y7
+	VFMADD213PD  c8_bf2a00f9e2cae774<>+0(SB), Y4, Y7
+	VFMADD213PD  c8_3f811110896efbb2<>+0(SB), Y4, Y7
+	VFMADD213PD  c8_bfc5555554cbac77<>+0(SB), Y4, Y7
+	VMULPD       Y5, Y4, Y10
+	VFMADD213PD  Y5, Y10, Y7
+	VMOVUPD      c8_3ef99342e0c14732<>+0(SB), Y5
+	VFMADD213PD  c8_bf56c087e80f1e27<>+0(SB), Y4, Y5
+	VFMADD213PD  c8_3fa55553e1053a42<>+0(SB), Y4, Y5
+	VMOVUPD      c8_3ff0000000000000<>+0(SB), Y10
+	VMOVUPD      c8_3ff0000000000000<>+0(SB), Y11
+	VFMADD231PD  c8_bfdffffffd0c5e81<>+0(SB), Y4, Y10
+	VSUBPD       Y10, Y11, Y11
+	VFMADD231PD  c8_bfdffffffd0c5e81<>+0(SB), Y4, Y11
+	VMULPD       Y4, Y4, Y4
+	VFMADD213PD  Y11, Y4, Y5
+	VADDPD       Y10, Y5, Y5
+	VPSLLQ       $0x3f, Y6, Y4
+	VBLENDVPD    Y4, Y5, Y7, Y7
+	VPSLLQ       $0x3e, Y6, Y6
+	VANDPD       c8_8000000000000000<>+0(SB), Y6, Y6
+	VXORPD       Y6, Y7, Y7
+	VCVTPD2PSY   Y9, X8
+	VCVTPD2PSY   Y7, X5
+	VINSERTF128  $0x01, X5, Y8, Y8
+	VANDPS       c4_80000000<>+0(SB), Y2, Y4
+	VXORPS       Y4, Y8, Y8
+	VMOVUPS      c4_49800000<>+0(SB), Y4
+	VSUBPS       Y3, Y4, Y3
+	VORPS        Y3, Y0, Y0
+	VBLENDVPS    Y3, Y2, Y8, Y8
+	VMASKMOVPS   Y8, Y1, (AX)
+
+end:
+	VMOVMSKPS Y0, AX
+	VZEROUPPER
+	MOVL      AX, ret+24(FP)
+	RET
+
+DATA c8_3fe45f306dc9c883<>+0(SB)/8, $0x3fe45f306dc9c883
+DATA c8_3fe45f306dc9c883<>+8(SB)/8, $0x3fe45f306dc9c883
+DATA c8_3fe45f306dc9c883<>+16(SB)/8, $0x3fe45f306dc9c883
+DATA c8_3fe45f306dc9c883<>+24(SB)/8, $0x3fe45f306dc9c883
+DATA c8_3fe45f306dc9c883<>+32(SB)/8, $0x3fe45f306dc9c883
+DATA c8_3fe45f306dc9c883<>+40(SB)/8, $0x3fe45f306dc9c883
+DATA c8_3fe45f306dc9c883<>+48(SB)/8, $0x3fe45f306dc9c883
+DATA c8_3fe45f306dc9c883<>+56(SB)/8, $0x3fe45f306dc9c883
+GLOBL c8_3fe45f306dc9c883<>(SB), RODATA|NOPTR, $64
+
+DATA c8_4338000000000000<>+0(SB)/8, $0x4338000000000000
+DATA c8_4338000000000000<>+8(SB)/8, $0x4338000000000000
+DATA c8_4338000000000000<>+16(SB)/8, $0x4338000000000000
+DATA c8_4338000000000000<>+24(SB)/8, $0x4338000000000000
+DATA c8_4338000000000000<>+32(SB)/8, $0x4338000000000000
+DATA c8_4338000000000000<>+40(SB)/8, $0x4338000000000000
+DATA c8_4338000000000000<>+48(SB)/8, $0x4338000000000000
+DATA c8_4338000000000000<>+56(SB)/8, $0x4338000000000000
+GLOBL c8_4338000000000000<>(SB), RODATA|NOPTR, $64
+
+DATA c8_0<>+0(SB)/8, $0x0000000000000000
+DATA c8_0<>+8(SB)/8, $0x0000000000000000
+DATA c8_0<>+16(SB)/8, $0x0000000000000000
+DATA c8_0<>+24(SB)/8, $0x0000000000000000
+DATA c8_0<>+32(SB)/8, $0x0000000000000000
+DATA c8_0<>+40(SB)/8, $0x0000000000000000
+DATA c8_0<>+48(SB)/8, $0x0000000000000000
+DATA c8_0<>+56(SB)/8, $0x0000000000000000
+GLOBL c8_0<>(SB), RODATA|NOPTR, $64
+
+DATA c8_3ff921fb54400000<>+0(SB)/8, $0x3ff921fb54400000
+DATA c8_3ff921fb54400000<>+8(SB)/8, $0x3ff921fb54400000
+DATA c8_3ff921fb54400000<>+16(SB)/8, $0x3ff921fb54400000
+DATA c8_3ff921fb54400000<>+24(SB)/8, $0x3ff921fb54400000
+DATA c8_3ff921fb54400000<>+32(SB)/8, $0x3ff921fb54400000
+DATA c8_3ff921fb54400000<>+40(SB)/8, $0x3ff921fb54400000
+DATA c8_3ff921fb54400000<>+48(SB)/8, $0x3ff921fb54400000
+DATA c8_3ff921fb54400000<>+56(SB)/8, $0x3ff921fb54400000
+GLOBL c8_3ff921fb54400000<>(SB), RODATA|NOPTR, $64
+
+DATA c8_3dd0b4611a626331<>+0(SB)/8, $0x3dd0b4611a626331
+DATA c8_3dd0b4611a626331<>+8(SB)/8, $0x3dd0b4611a626331
+DATA c8_3dd0b4611a626331<>+16(SB)/8, $0x3dd0b4611a626331
+DATA c8_3dd0b4611a626331<>+24(SB)/8, $0x3dd0b4611a626331
+DATA c8_3dd0b4611a626331<>+32(SB)/8, $0x3dd0b4611a626331
+DATA c8_3dd0b4611a626331<>+40(SB)/8, $0x3dd0b4611a626331
+DATA c8_3dd0b4611a626331<>+48(SB)/8, $0x3dd0b4611a626331
+DATA c8_3dd0b4611a626331<>+56(SB)/8, $0x3dd0b4611a626331
+GLOBL c8_3dd0b4611a626331<>(SB), RODATA|NOPTR, $64
+
+DATA c8_3ec6cd878c3b46a7<>+0(SB)/8, $0x3ec6cd878c3b46a7
+DATA c8_3ec6cd878c3b46a7<>+8(SB)/8, $0x3ec6cd878c3b46a7
+DATA c8_3ec6cd878c3b46a7<>+16(SB)/8, $0x3ec6cd878c3b46a7
+DATA c8_3ec6cd878c3b46a7<>+24(SB)/8, $0x3ec6cd878c3b46a7
+DATA c8_3ec6cd878c3b46a7<>+32(SB)/8, $0x3ec6cd878c3b46a7
+DATA c8_3ec6cd878c3b46a7<>+40(SB)/8, $0x3ec6cd878c3b46a7
+DATA c8_3ec6cd878c3b46a7<>+48(SB)/8, $0x3ec6cd878c3b46a7
+DATA c8_3ec6cd878c3b46a7<>+56(SB)/8, $0x3ec6cd878c3b46a7
+GLOBL c8_3ec6cd878c3b46a7<>(SB), RODATA|NOPTR, $64
+
+DATA c8_bf2a00f9e2cae774<>+0(SB)/8, $0xbf2a00f9e2cae774
+DATA c8_bf2a00f9e2cae774<>+8(SB)/8, $0xbf2a00f9e2cae774
+DATA c8_bf2a00f9e2cae774<>+16(SB)/8, $0xbf2a00f9e2cae774
+DATA c8_bf2a00f9e2cae774<>+24(SB)/8, $0xbf2a00f9e2cae774
+DATA c8_bf2a00f9e2cae774<>+32(SB)/8, $0xbf2a00f9e2cae774
+DATA c8_bf2a00f9e2cae774<>+40(SB)/8, $0xbf2a00f9e2cae774
+DATA c8_bf2a00f9e2cae774<>+48(SB)/8, $0xbf2a00f9e2cae774
+DATA c8_bf2a00f9e2cae774<>+56(SB)/8, $0xbf2a00f9e2cae774
+GLOBL c8_bf2a00f9e2cae774<>(SB), RODATA|NOPTR, $64
+
+DATA c8_3f811110896efbb2<>+0(SB)/8, $0x3f811110896efbb2
+DATA c8_3f811110896efbb2<>+8(SB)/8, $0x3f811110896efbb2
+DATA c8_3f811110896efbb2<>+16(SB)/8, $0x3f811110896efbb2
+DATA c8_3f811110896efbb2<>+24(SB)/8, $0x3f811110896efbb2
+DATA c8_3f811110896efbb2<>+32(SB)/8, $0x3f811110896efbb2
+DATA c8_3f811110896efbb2<>+40(SB)/8, $0x3f811110896efbb2
+DATA c8_3f811110896efbb2<>+48(SB)/8, $0x3f811110896efbb2
+DATA c8_3f811110896efbb2<>+56(SB)/8, $0x3f811110896efbb2
+GLOBL c8_3f811110896efbb2<>(SB), RODATA|NOPTR, $64
+
+DATA c8_bfc5555554cbac77<>+0(SB)/8, $0xbfc5555554cbac77
+DATA c8_bfc5555554cbac77<>+8(SB)/8, $0xbfc5555554cbac77
+DATA c8_bfc5555554cbac77<>+16(SB)/8, $0xbfc5555554cbac77
+DATA c8_bfc5555554cbac77<>+24(SB)/8, $0xbfc5555554cbac77
+DATA c8_bfc5555554cbac77<>+32(SB)/8, $0xbfc5555554cbac77
+DATA c8_bfc5555554cbac77<>+40(SB)/8, $0xbfc5555554cbac77
+DATA c8_bfc5555554cbac77<>+48(SB)/8, $0xbfc5555554cbac77
+DATA c8_bfc5555554cbac77<>+56(SB)/8, $0xbfc5555554cbac77
+GLOBL c8_bfc5555554cbac77<>(SB), RODATA|NOPTR, $64
+
+DATA c8_3ef99342e0c14732<>+0(SB)/8, $0x3ef99342e0c14732
+DATA c8_3ef99342e0c14732<>+8(SB)/8, $0x3ef99342e0c14732
+DATA c8_3ef99342e0c14732<>+16(SB)/8, $0x3ef99342e0c14732
+DATA c8_3ef99342e0c14732<>+24(SB)/8, $0x3ef99342e0c14732
+DATA c8_3ef99342e0c14732<>+32(SB)/8, $0x3ef99342e0c14732
+DATA c8_3ef99342e0c14732<>+40(SB)/8, $0x3ef99342e0c14732
+DATA c8_3ef99342e0c14732<>+48(SB)/8, $0x3ef99342e0c14732
+DATA c8_3ef99342e0c14732<>+56(SB)/8, $0x3ef99342e0c14732
+GLOBL c8_3ef99342e0c14732<>(SB), RODATA|NOPTR, $64
+
+DATA c8_bf56c087e80f1e27<>+0(SB)/8, $0xbf56c087e80f1e27
+DATA c8_bf56c087e80f1e27<>+8(SB)/8, $0xbf56c087e80f1e27
+DATA c8_bf56c087e80f1e27<>+16(SB)/8, $0xbf56c087e80f1e27
+DATA c8_bf56c087e80f1e27<>+24(SB)/8, $0xbf56c087e80f1e27
+DATA c8_bf56c087e80f1e27<>+32(SB)/8, $0xbf56c087e80f1e27
+DATA c8_bf56c087e80f1e27<>+40(SB)/8, $0xbf56c087e80f1e27
+DATA c8_bf56c087e80f1e27<>+48(SB)/8, $0xbf56c087e80f1e27
+DATA c8_bf56c087e80f1e27<>+56(SB)/8, $0xbf56c087e80f1e27
+GLOBL c8_bf56c087e80f1e27<>(SB), RODATA|NOPTR, $64
+
+DATA c8_3fa55553e1053a42<>+0(SB)/8, $0x3fa55553e1053a42
+DATA c8_3fa55553e1053a42<>+8(SB)/8, $0x3fa55553e1053a42
+DATA c8_3fa55553e1053a42<>+16(SB)/8, $0x3fa55553e1053a42
+DATA c8_3fa55553e1053a42<>+24(SB)/8, $0x3fa55553e1053a42
+DATA c8_3fa55553e1053a42<>+32(SB)/8, $0x3fa55553e1053a42
+DATA c8_3fa55553e1053a42<>+40(SB)/8, $0x3fa55553e1053a42
+DATA c8_3fa55553e1053a42<>+48(SB)/8, $0x3fa55553e1053a42
+DATA c8_3fa55553e1053a42<>+56(SB)/8, $0x3fa55553e1053a42
+GLOBL c8_3fa55553e1053a42<>(SB), RODATA|NOPTR, $64
+
+DATA c8_3ff0000000000000<>+0(SB)/8, $0x3ff0000000000000
+DATA c8_3ff0000000000000<>+8(SB)/8, $0x3ff0000000000000
+DATA c8_3ff0000000000000<>+16(SB)/8, $0x3ff0000000000000
+DATA c8_3ff0000000000000<>+24(SB)/8, $0x3ff0000000000000
+DATA c8_3ff0000000000000<>+32(SB)/8, $0x3ff0000000000000
+DATA c8_3ff0000000000000<>+40(SB)/8, $0x3ff0000000000000
+DATA c8_3ff0000000000000<>+48(SB)/8, $0x3ff0000000000000
+DATA c8_3ff0000000000000<>+56(SB)/8, $0x3ff0000000000000
+GLOBL c8_3ff0000000000000<>(SB), RODATA|NOPTR, $64
+
+DATA c8_bfdffffffd0c5e81<>+0(SB)/8, $0xbfdffffffd0c5e81
+DATA c8_bfdffffffd0c5e81<>+8(SB)/8, $0xbfdffffffd0c5e81
+DATA c8_bfdffffffd0c5e81<>+16(SB)/8, $0xbfdffffffd0c5e81
+DATA c8_bfdffffffd0c5e81<>+24(SB)/8, $0xbfdffffffd0c5e81
+DATA c8_bfdffffffd0c5e81<>+32(SB)/8, $0xbfdffffffd0c5e81
+DATA c8_bfdffffffd0c5e81<>+40(SB)/8, $0xbfdffffffd0c5e81
+DATA c8_bfdffffffd0c5e81<>+48(SB)/8, $0xbfdffffffd0c5e81
+DATA c8_bfdffffffd0c5e81<>+56(SB)/8, $0xbfdffffffd0c5e81
+GLOBL c8_bfdffffffd0c5e81<>(SB), RODATA|NOPTR, $64
+
+DATA c8_8000000000000000<>+0(SB)/8, $0x8000000000000000
+DATA c8_8000000000000000<>+8(SB)/8, $0x8000000000000000
+DATA c8_8000000000000000<>+16(SB)/8, $0x8000000000000000
+DATA c8_8000000000000000<>+24(SB)/8, $0x8000000000000000
+DATA c8_8000000000000000<>+32(SB)/8, $0x8000000000000000
+DATA c8_8000000000000000<>+40(SB)/8, $0x8000000000000000
+DATA c8_8000000000000000<>+48(SB)/8, $0x8000000000000000
+DATA c8_8000000000000000<>+56(SB)/8, $0x8000000000000000
+GLOBL c8_8000000000000000<>(SB), RODATA|NOPTR, $64
+
+DATA c4_49800000<>+0(SB)/4, $0x49800000
+DATA c4_49800000<>+4(SB)/4, $0x49800000
+DATA c4_49800000<>+8(SB)/4, $0x49800000
+DATA c4_49800000<>+12(SB)/4, $0x49800000
+DATA c4_49800000<>+16(SB)/4, $0x49800000
+DATA c4_49800000<>+20(SB)/4, $0x49800000
+DATA c4_49800000<>+24(SB)/4, $0x49800000
+DATA c4_49800000<>+28(SB)/4, $0x49800000
+DATA c4_49800000<>+32(SB)/4, $0x49800000
+DATA c4_49800000<>+36(SB)/4, $0x49800000
+DATA c4_49800000<>+40(SB)/4, $0x49800000
+DATA c4_49800000<>+44(SB)/4, $0x49800000
+DATA c4_49800000<>+48(SB)/4, $0x49800000
+DATA c4_49800000<>+52(SB)/4, $0x49800000
+DATA c4_49800000<>+56(SB)/4, $0x49800000
+DATA c4_49800000<>+60(SB)/4, $0x49800000
+GLOBL c4_49800000<>(SB), RODATA|NOPTR, $64
+
+// func slopeSinF32AVX2(d *float32, x *float32, n int) uint32
+// Requires: AVX, AVX2, FMA3
+TEXT ·slopeSinF32AVX2(SB), NOSPLIT, $0-28
+	MOVQ   d+0(FP), AX
+	MOVQ   x+8(FP), CX
+	MOVQ   n+16(FP), DX
+	VXORPS Y0, Y0, Y0
+
+loop:
+	CMPQ         DX, $0x00000008
+	JL           rest
+	VMOVUPS      (CX), Y1
+	VMOVUPS      c4_80000000<>+0(SB), Y2
+	VANDNPS      Y1, Y2, Y2
+	VCVTPS2PD    X2, Y1
+	VEXTRACTF128 $0x01, Y2, X4
+	VCVTPS2PD    X4, Y5
+	VMULPD       c8_3fe45f306dc9c883<>+0(SB), Y1, Y6
+	VADDPD       c8_4338000000000000<>+0(SB), Y6, Y6
+	VADDPD       c8_3ff0000000000000<>+0(SB), Y6, Y7
+	VSUBPD       c8_4338000000000000<>+0(SB), Y6, Y6
+	VMOVUPD      Y1, Y1
+	VFNMADD231PD c8_3ff921fb54400000<>+0(SB), Y6, Y1
+	VFNMADD231PD c8_3dd0b4611a626331<>+0(SB), Y6, Y1
+	VMULPD       Y1, Y1, Y6
+	VMOVUPD      c8_3ec6cd878c3b46a7<>+0(SB), Y8
+	VFMADD213PD  c8_bf2a00f9e2cae774<>+0(SB), Y6, Y8
+	VFMADD213PD  c8_3f811110896efbb2<>+0(SB), Y6, Y8
+	VFMADD213PD  c8_bfc5555554cbac77<>+0(SB), Y6, Y8
+	VMULPD       Y1, Y6, Y9
+	VFMADD213PD  Y1, Y9, Y8
+	VMOVUPD      c8_3ef99342e0c14732<>+0(SB), Y1
+	VFMADD213PD  c8_bf56c087e80f1e27<>+0(SB), Y6, Y1
+	VFMADD213PD  c8_3fa55553e1053a42<>+0(SB), Y6, Y1
+	VMOVUPD      c8_3ff0000000000000<>+0(SB), Y9
+	VMOVUPD      c8_3ff0000000000000<>+0(SB), Y10
+	VFMADD231PD  c8_bfdffffffd0c5e81<>+0(SB), Y6, Y9
+	VSUBPD       Y9, Y10, Y10
+	VFMADD231PD  c8_bfdffffffd0c5e81<>+0(SB), Y6, Y10
+	VMULPD       Y6, Y6, Y6
+	VFMADD213PD  Y10, Y6, Y1
+	VADDPD       Y9, Y1, Y1
+	VPSLLQ       $0x3f, Y7, Y6
+	VBLENDVPD    Y6, Y1, Y8, Y8
+	VPSLLQ       $0x3e, Y7, Y7
+	VANDPD       c8_8000000000000000<>+0(SB), Y7, Y7
+	VXORPD       Y7, Y8, Y8
+	VMULPD       c8_3fe45f306dc9c883<>+0(SB), Y5, Y1
+	VADDPD       c8_4338000000000000<>+0(SB), Y1, Y1
+	VADDPD       c8_3ff0000000000000<>+0(SB), Y1, Y6
+	VSUBPD       c8_4338000000000000<>+0(SB), Y1, Y1
+	VMOVUPD      Y5, Y5
+	VFNMADD231PD c8_3ff921fb54400000<>+0(SB), Y1, Y5
+	VFNMADD231PD c8_3dd0b4611a626331<>+0(SB), Y1, Y5
+	VMULPD       Y5, Y5, Y1
+	VMOVUPD      c8_3ec6cd878c3b46a7<>+0(SB), Y7
+	VFMADD213PD  c8_bf2a00f9e2cae774<>+0(SB), Y1, Y7
+	VFMADD213PD  c8_3f811110896efbb2<>+0(SB), Y1, Y7
+	VFMADD213PD  c8_bfc5555554cbac77<>+0(SB), Y1, Y7
+	VMULPD       Y5, Y1, Y9
+	VFMADD213PD  Y5, Y9, Y7
+	VMOVUPD      c8_3ef99342e0c14732<>+0(SB), Y5
+	VFMADD213PD  c8_bf56c087e80f1e27<>+0(SB), Y1, Y5
+	VFMADD213PD  c8_3fa55553e1053a42<>+0(SB), Y1, Y5
+	VMOVUPD      c8_3ff0000000000000<>+0(SB), Y9
+	VMOVUPD      c8_3ff0000000000000<>+0(SB), Y10
+	VFMADD231PD  c8_bfdffffffd0c5e81<>+0(SB), Y1, Y9
+	VSUBPD       Y9, Y10, Y10
+	VFMADD231PD  c8_bfdffffffd0c5e81<>+0(SB), Y1, Y10
+	VMULPD       Y1, Y1, Y1
+	VFMADD213PD  Y10, Y1, Y5
+	VADDPD       Y9, Y5, Y5
+	VPSLLQ       $0x3f, Y6, Y1
+	VBLENDVPD    Y1, Y5, Y7, Y7
+	VPSLLQ       $0x3e, Y6, Y6
+	VANDPD       c8_8000000000000000<>+0(SB), Y6, Y6
+	VXORPD       Y6, Y7, Y7
+	VCVTPD2PSY   Y8, X3
+	VCVTPD2PSY   Y7, X4
+	VINSERTF128  $0x01, X4, Y3, Y3
+	VMOVUPS      (AX), Y1
+	VMULPS       Y1, Y3, Y3
+	VMOVUPS      c4_49800000<>+0(SB), Y5
+	VSUBPS       Y2, Y5, Y2
+	VORPS        Y2, Y0, Y0
+	VBLENDVPS    Y2, Y1, Y3, Y3
+	VMOVUPS      Y3, (AX)
+	ADDQ         $0x00000020, AX
+	ADDQ         $0x00000020, CX
+	SUBQ         $0x00000008, DX
+	JMP          loop
+
+rest:
+	TESTQ        DX, DX
+	JZ           end
+	MOVQ         $0x0000000000000008, BX
+	SUBQ         DX, BX
+	LEAQ         mask4<>+0(SB), DX
+	VMOVUPS      (DX)(BX*4), Y1
+	VMASKMOVPS   (CX), Y1, Y2
+	VMOVUPS      c4_80000000<>+0(SB), Y3
+	VANDNPS      Y2, Y3, Y3
+	VCVTPS2PD    X3, Y2
+	VEXTRACTF128 $0x01, Y3, X5
+	VCVTPS2PD    X5, Y5
+	VMULPD       c8_3fe45f306dc9c883<>+0(SB), Y2, Y6
+	VADDPD       c8_4338000000000000<>+0(SB), Y6, Y6
+	VADDPD       c8_3ff0000000000000<>+0(SB), Y6, Y7
+	VSUBPD       c8_4338000000000000<>+0(SB), Y6, Y6
+	VMOVUPD      Y2, Y2
+	VFNMADD231PD c8_3ff921fb54400000<>+0(SB), Y6, Y2
+	VFNMADD231PD c8_3dd0b4611a626331<>+0(SB), Y6, Y2
+	VMULPD       Y2, Y2, Y6
+	VMOVUPD      c8_3ec6cd878c3b46a7<>+0(SB), Y8
+	VFMADD213PD  c8_bf2a00f9e2cae774<>+0(SB), Y6, Y8
+	VFMADD213PD  c8_3f811110896efbb2<>+0(SB), Y6, Y8
+	VFMADD213PD  c8_bfc5555554cbac77<>+0(SB), Y6, Y8
+	VMULPD       Y2, Y6, Y9
+	VFMADD213PD  Y2, Y9, Y8
+	VMOVUPD      c8_3ef99342e0c14732<>+0(SB), Y2
+	VFMADD213PD  c8_bf56c087e80f1e27<>+0(SB), Y6, Y2
+	VFMADD213PD  c8_3fa55553e1053a42<>+0(SB), Y6, Y2
+	VMOVUPD      c8_3ff0000000000000<>+0(SB), Y9
+	VMOVUPD      c8_3ff0000000000000<>+0(SB), Y10
+	VFMADD231PD  c8_bfdffffffd0c5e81<>+0(SB), Y6, Y9
+	VSUBPD       Y9, Y10, Y10
+	VFMADD231PD  c8_bfdffffffd0c5e81<>+0(SB), Y6, Y10
+	VMULPD       Y6, Y6, Y6
+	VFMADD213PD  Y10, Y6, Y2
+	VADDPD       Y9, Y2, Y2
+	VPSLLQ       $0x3f, Y7, Y6
+	VBLENDVPD    Y6, Y2, Y8, Y8
+	VPSLLQ       $0x3e, Y7, Y7
+	VANDPD       c8_8000000000000000<>+0(SB), Y7, Y7
+	VXORPD       Y7, Y8, Y8
+	VMULPD       c8_3fe45f306dc9c883<>+0(SB), Y5, Y2
+	VADDPD       c8_4338000000000000<>+0(SB), Y2, Y2
+	VADDPD       c8_3ff0000000000000<>+0(SB), Y2, Y6
+	VSUBPD       c8_4338000000000000<>+0(SB), Y2, Y2
+	VMOVUPD      Y5, Y5
+	VFNMADD231PD c8_3ff921fb54400000<>+0(SB), Y2, Y5
+	VFNMADD231PD c8_3dd0b4611a626331<>+0(SB), Y2, Y5
+	VMULPD       Y5, Y5, Y2
+	VMOVUPD      c8_3ec6cd878c3b46a7<>+0(SB), Y7
+	VFMADD213PD  c8_bf2a00f9e2cae774<>+0(SB), Y2, Y7
+	VFMADD213PD  c8_3f811110896efbb2<>+0(SB), Y2, Y7
+	VFMADD213PD  c8_bfc5555554cbac77<>+0(SB), Y2, Y7
+	VMULPD       Y5, Y2, Y9
+	VFMADD213PD  Y5, Y9, Y7
+	VMOVUPD      c8_3ef99342e0c14732<>+0(SB), Y5
+	VFMADD213PD  c8_bf56c087e80f1e27<>+0(SB), Y2, Y5
+	VFMADD213PD  c8_3fa55553e1053a42<>+0(SB), Y2, Y5
+	VMOVUPD      c8_3ff0000000000000<>+0(SB), Y9
+	VMOVUPD      c8_3ff0000000000000<>+0(SB), Y10
+	VFMADD231PD  c8_bfdffffffd0c5e81<>+0(SB), Y2, Y9
+	VSUBPD       Y9, Y10, Y10
+	VFMADD231PD  c8_bfdffffffd0c5e81<>+0(SB), Y2, Y10
+	VMULPD       Y2, Y2, Y2
+	VFMADD213PD  Y10, Y2, Y5
+	VADDPD       Y9, Y5, Y5
+	VPSLLQ       $0x3f, Y6, Y2
+	VBLENDVPD    Y2, Y5, Y7, Y7
+	VPSLLQ       $0x3e, Y6, Y6
+	VANDPD       c8_8000000000000000<>+0(SB), Y6, Y6
+	VXORPD       Y6, Y7, Y7
+	VCVTPD2PSY   Y8, X4
+	VCVTPD2PSY   Y7, X5
+	VINSERTF128  $0x01, X5, Y4, Y4
+	VMASKMOVPS   (AX), Y1, Y2
+	VMULPS       Y2, Y4, Y4
+	VMOVUPS      c4_49800000<>+0(SB), Y5
+	VSUBPS       Y3, Y5, Y3
+	VORPS        Y3, Y0, Y0
+	VBLENDVPS    Y3, Y2, Y4, Y4
+	VMASKMOVPS   Y4, Y1, (AX)
+
+end:
+	VMOVMSKPS Y0, AX
+	VZEROUPPER
+	MOVL      AX, ret+24(FP)
+	RET
+
+// func errorSquaresF32AVX2(sq *float64, y0 *float32, y1 *float32, h *float64, each int, e *float64, k *[]float32, terms int, n int, atol float64, rtol float64)
+// Requires: AVX, AVX2, FMA3, SSE2
+TEXT ·errorSquaresF32AVX2(SB), NOSPLIT, $0-88
+	MOVQ         sq+0(FP), AX
+	MOVQ         y0+8(FP), CX
+	MOVQ         y1+16(FP), DX
+	MOVQ         h+24(FP), BX
+	MOVQ         each+32(FP), SI
+	MOVQ         n+64(FP), DI
+	XORQ         R8, R8
+	MOVSD        atol+72(FP), X1
+	VBROADCASTSD X1, Y0
+	MOVSD        rtol+80(FP), X1
+	VBROADCASTSD X1, Y1
+
+by4:
+	CMPQ   DI, $0x00000010
+	JL     by4done
+	VXORPD Y2, Y2, Y2
+	VXORPD Y3, Y3, Y3
+	VXORPD Y4, Y4, Y4
+	VXORPD Y5, Y5, Y5
+	MOVQ   e+40(FP), R9
+	MOVQ   k+48(FP), R10
+	MOVQ   terms+56(FP), R11
+	TESTQ  R11, R11
+	JZ     by4summed
+
+by4term:
+	MOVQ         (R9), R12
+	ADDQ         R12, R12
+	JZ           by4next
+	MOVQ         (R10), R12
+	VBROADCASTSD (R9), Y6
+	VCVTPS2PD    (R12)(R8*4), Y7
+	VFMADD231PD  Y7, Y6, Y2
+	VCVTPS2PD    16(R12)(R8*4), Y7
+	VFMADD231PD  Y7, Y6, Y3
+	VCVTPS2PD    32(R12)(R8*4), Y7
+	VFMADD231PD  Y7, Y6, Y4
+	VCVTPS2PD    48(R12)(R8*4), Y7
+	VFMADD231PD  Y7, Y6, Y5
+
+by4next:
+	ADDQ $0x00000018, R10
+	ADDQ $0x00000008, R9
+	DECQ R11
+	JNZ  by4term
+
+by4summed:
+	VBROADCASTSD (BX), Y6
+	TESTQ        SI, SI
+	JZ           by4one0
+	VMOVUPD      (BX)(R8*8), Y6
+
+by4one0:
+	VMULPD       Y6, Y2, Y2
+	VCVTPS2PD    (CX)(R8*4), Y6
+	VCVTPS2PD    (DX)(R8*4), Y7
+	VSUBPD       Y6, Y6, Y8
+	VADDPD       Y8, Y2, Y2
+	VSUBPD       Y7, Y7, Y8
+	VADDPD       Y8, Y2, Y2
+	VMOVUPD      c8_8000000000000000<>+0(SB), Y8
+	VANDNPD      Y6, Y8, Y6
+	VANDNPD      Y7, Y8, Y7
+	VMAXPD       Y6, Y7, Y7
+	VMULPD       Y1, Y7, Y7
+	VADDPD       Y0, Y7, Y7
+	VXORPD       Y6, Y6, Y6
+	VCMPPD       $0x04, Y6, Y2, Y6
+	VDIVPD       Y7, Y2, Y2
+	VANDPD       Y6, Y2, Y2
+	VMULPD       Y2, Y2, Y2
+	VMOVUPD      Y2, (AX)(R8*8)
+	VBROADCASTSD (BX), Y2
+	TESTQ        SI, SI
+	JZ           by4one1
+	VMOVUPD      32(BX)(R8*8), Y2
+
+by4one1:
+	VMULPD       Y2, Y3, Y3
+	VCVTPS2PD    16(CX)(R8*4), Y2
+	VCVTPS2PD    16(DX)(R8*4), Y6
+	VSUBPD       Y2, Y2, Y7
+	VADDPD       Y7, Y3, Y3
+	VSUBPD       Y6, Y6, Y7
+	VADDPD       Y7, Y3, Y3
+	VMOVUPD      c8_8000000000000000<>+0(SB), Y7
+	VANDNPD      Y2, Y7, Y2
+	VANDNPD      Y6, Y7, Y6
+	VMAXPD       Y2, Y6, Y6
+	VMULPD       Y1, Y6, Y6
+	VADDPD       Y0, Y6, Y6
+	VXORPD       Y2, Y2, Y2
+	VCMPPD       $0x04, Y2, Y3, Y2
+	VDIVPD       Y6, Y3, Y3
+	VANDPD       Y2, Y3, Y3
+	VMULPD       Y3, Y3, Y3
+	VMOVUPD      Y3, 32(AX)(R8*8)
+	VBROADCASTSD (BX), Y2
+	TESTQ        SI, SI
+	JZ           by4one2
+	VMOVUPD      64(BX)(R8*8), Y2
+
+by4one2:
+	VMULPD       Y2, Y4, Y4
+	VCVTPS2PD    32(CX)(R8*4), Y2
+	VCVTPS2PD    32(DX)(R8*4), Y3
+	VSUBPD       Y2, Y2, Y6
+	VADDPD       Y6, Y4, Y4
+	VSUBPD       Y3, Y3, Y6
+	VADDPD       Y6, Y4, Y4
+	VMOVUPD      c8_8000000000000000<>+0(SB), Y6
+	VANDNPD      Y2, Y6, Y2
+	VANDNPD      Y3, Y6, Y3
+	VMAXPD       Y2, Y3, Y3
+	VMULPD       Y1, Y3, Y3
+	VADDPD       Y0, Y3, Y3
+	VXORPD       Y2, Y2, Y2
+	VCMPPD       $0x04, Y2, Y4, Y2
+	VDIVPD       Y3, Y4, Y4
+	VANDPD       Y2, Y4, Y4
+	VMULPD       Y4, Y4, Y4
+	VMOVUPD      Y4, 64(AX)(R8*8)
+	VBROADCASTSD (BX), Y2
+	TESTQ        SI, SI
+	JZ           by4one3
+	VMOVUPD      96(BX)(R8*8), Y2
+
+by4one3:
+	VMULPD    Y2, Y5, Y5
+	VCVTPS2PD 48(CX)(R8*4), Y2
+	VCVTPS2PD 48(DX)(R8*4), Y3
+	VSUBPD    Y2, Y2, Y4
+	VADDPD    Y4, Y5, Y5
+	VSUBPD    Y3, Y3, Y4
+	VADDPD    Y4, Y5, Y5
+	VMOVUPD   c8_8000000000000000<>+0(SB), Y4
+	VANDNPD   Y2, Y4, Y2
+	VANDNPD   Y3, Y4, Y3
+	VMAXPD    Y2, Y3, Y3
+	VMULPD    Y1, Y3, Y3
+	VADDPD    Y0, Y3, Y3
+	VXORPD    Y2, Y2, Y2
+	VCMPPD    $0x04, Y2, Y5, Y2
+	VDIVPD    Y3, Y5, Y5
+	VANDPD    Y2, Y5, Y5
+	VMULPD    Y5, Y5, Y5
+	VMOVUPD   Y5, 96(AX)(R8*8)
+	ADDQ      $0x00000010, R8
+	SUBQ      $0x00000010, DI
+	JMP       by4
+
+by4done:
+by1:
+	CMPQ   DI, $0x00000004
+	JL     by1done
+	VXORPD Y2, Y2, Y2
+	MOVQ   e+40(FP), R9
+	MOVQ   k+48(FP), R10
+	MOVQ   terms+56(FP), R11
+	TESTQ  R11, R11
+	JZ     by1summed
+
+by1term:
+	MOVQ         (R9), R12
+	ADDQ         R12, R12
+	JZ           by1next
+	MOVQ         (R10), R12
+	VBROADCASTSD (R9), Y3
+	VCVTPS2PD    (R12)(R8*4), Y4
+	VFMADD231PD  Y4, Y3, Y2
+
+by1next:
+	ADDQ $0x00000018, R10
+	ADDQ $0x00000008, R9
+	DECQ R11
+	JNZ  by1term
+
+by1summed:
+	VBROADCASTSD (BX), Y3
+	TESTQ        SI, SI
+	JZ           by1one0
+	VMOVUPD      (BX)(R8*8), Y3
+
+by1one0:
+	VMULPD    Y3, Y2, Y2
+	VCVTPS2PD (CX)(R8*4), Y3
+	VCVTPS2PD (DX)(R8*4), Y4
+	VSUBPD    Y3, Y3, Y5
+	VADDPD    Y5, Y2, Y2
+	VSUBPD    Y4, Y4, Y5
+	VADDPD    Y5, Y2, Y2
+	VMOVUPD   c8_8000000000000000<>+0(SB), Y5
+	VANDNPD   Y3, Y5, Y3
+	VANDNPD   Y4, Y5, Y4
+	VMAXPD    Y3, Y4, Y4
+	VMULPD    Y1, Y4, Y4
+	VADDPD    Y0, Y4, Y4
+	VXORPD    Y3, Y3, Y3
+	VCMPPD    $0x04, Y3, Y2, Y3
+	VDIVPD    Y4, Y2, Y2
+	VANDPD    Y3, Y2, Y2
+	VMULPD    Y2, Y2, Y2
+	VMOVUPD   Y2, (AX)(R8*8)
+	ADDQ      $0x00000004, R8
+	SUBQ      $0x00000004, DI
+	JMP       by1
+
+by1done:
+	TESTQ   DI, DI
+	JZ      end
+	MOVQ    $0x0000000000000004, R9
+	SUBQ    DI, R9
+	LEAQ    mask8<>+0(SB), R10
+	VMOVUPD (R10)(R9*8), Y2
+	MOVQ    $0x0000000000000008, R9
+	SUBQ    DI, R9
+	LEAQ    mask4<>+0(SB), DI
+	VMOVUPS (DI)(R9*4), Y3
+	VXORPD  Y4, Y4, Y4
+	MOVQ    e+40(FP), DI
+	MOVQ    k+48(FP), R9
+	MOVQ    terms+56(FP), R10
+	TESTQ   R10, R10
+	JZ      restsummed
+
+restterm:
+	MOVQ         (DI), R11
+	ADDQ         R11, R11
+	JZ           restnext
+	MOVQ         (R9), R11
+	VBROADCASTSD (DI), Y5
+	VMASKMOVPS   (R11)(R8*4), X3, X6
+	VCVTPS2PD    X6, Y6
+	VFMADD231PD  Y6, Y5, Y4
+
+restnext:
+	ADDQ $0x00000018, R9
+	ADDQ $0x00000008, DI
+	DECQ R10
+	JNZ  restterm
+
+restsummed:
+	VBROADCASTSD (BX), Y5
+	TESTQ        SI, SI
+	JZ           restone0
+	VMASKMOVPD   (BX)(R8*8), Y2, Y5
+
+restone0:
+	VMULPD     Y5, Y4, Y4
+	VMASKMOVPS (CX)(R8*4), X3, X5
+	VCVTPS2PD  X5, Y5
+	VMASKMOVPS (DX)(R8*4), X3, X3
+	VCVTPS2PD  X3, Y3
+	VSUBPD     Y5, Y5, Y6
+	VADDPD     Y6, Y4, Y4
+	VSUBPD     Y3, Y3, Y6
+	VADDPD     Y6, Y4, Y4
+	VMOVUPD    c8_8000000000000000<>+0(SB), Y6
+	VANDNPD    Y5, Y6, Y5
+	VANDNPD    Y3, Y6, Y3
+	VMAXPD     Y5, Y3, Y3
+	VMULPD     Y1, Y3, Y3
+	VADDPD     Y0, Y3, Y3
+	VXORPD     Y0, Y0, Y0
+	VCMPPD     $0x04, Y0, Y4, Y0
+	VDIVPD     Y3, Y4, Y4
+	VANDPD     Y0, Y4, Y4
+	VMULPD     Y4, Y4, Y4
+	VMASKMOVPD Y4, Y2, (AX)(R8*8)
+
+end:
+	VZEROUPPER
+	RET
+
+DATA mask8<>+0(SB)/8, $0xffffffffffffffff
+DATA mask8<>+8(SB)/8, $0xffffffffffffffff
+DATA mask8<>+16(SB)/8, $0xffffffffffffffff
+DATA mask8<>+24(SB)/8, $0xffffffffffffffff
+DATA mask8<>+32(SB)/8, $0x0000000000000000
+DATA mask8<>+40(SB)/8, $0x0000000000000000
+DATA mask8<>+48(SB)/8, $0x0000000000000000
+DATA mask8<>+56(SB)/8, $0x0000000000000000
+GLOBL mask8<>(SB), RODATA|NOPTR, $64
+
+// func peakF32AVX2(n int)
 // Requires: AVX, FMA3
+TEXT ·peakF32AVX2(SB), NOSPLIT, $0-8
+	MOVQ    n+0(FP), AX
+	VMOVUPS c4_3f800000<>+0(SB), Y0
+	VXORPS  Y1, Y1, Y1
+	VXORPS  Y2, Y2, Y2
+	VXORPS  Y3, Y3, Y3
+	VXORPS  Y4, Y4, Y4
+	VXORPS  Y5, Y5, Y5
+	VXORPS  Y6, Y6, Y6
+	VXORPS  Y7, Y7, Y7
+	VXORPS  Y8, Y8, Y8
+	VXORPS  Y9, Y9, Y9
+	VXORPS  Y10, Y10, Y10
+	VXORPS  Y11, Y11, Y11
+	VXORPS  Y12, Y12, Y12
+
+loop:
+	VFMADD231PS Y0, Y0, Y1
+	VFMADD231PS Y0, Y0, Y2
+	VFMADD231PS Y0, Y0, Y3
+	VFMADD231PS Y0, Y0, Y4
+	VFMADD231PS Y0, Y0, Y5
+	VFMADD231PS Y0, Y0, Y6
+	VFMADD231PS Y0, Y0, Y7
+	VFMADD231PS Y0, Y0, Y8
+	VFMADD231PS Y0, Y0, Y9
+	VFMADD231PS Y0, Y0, Y10
+	VFMADD231PS Y0, Y0, Y11
+	VFMADD231PS Y0, Y0, Y12
+	DECQ        AX
+	JNZ         loop
+	VZEROUPPER
+	RET
+
+// func gemmF64AVX2x2(c *float64, ldc int, a *float64, rsa int, csa int, b *float64, ldb int, m int, k int, bias *float64, mode int)
+// Requires: AVX, FMA3, MMX+
 TEXT ·gemmF64AVX2x2(SB), NOSPLIT, $0-88
 	MOVQ c+0(FP), AX
 	MOVQ ldc+8(FP), CX
@@ -2879,24 +5573,30 @@ rows6fromZero:
 	JMP    rows6sum
 
 rows6fromC:
-	MOVQ    AX, R9
-	VMOVUPD (R9), Y0
-	VMOVUPD 32(R9), Y1
-	ADDQ    CX, R9
-	VMOVUPD (R9), Y2
-	VMOVUPD 32(R9), Y3
-	ADDQ    CX, R9
-	VMOVUPD (R9), Y4
-	VMOVUPD 32(R9), Y5
-	ADDQ    CX, R9
-	VMOVUPD (R9), Y6
-	VMOVUPD 32(R9), Y7
-	ADDQ    CX, R9
-	VMOVUPD (R9), Y8
-	VMOVUPD 32(R9), Y9
-	ADDQ    CX, R9
-	VMOVUPD (R9), Y10
-	VMOVUPD 32(R9), Y11
+	MOVQ       AX, R9
+	VMOVUPD    (R9), Y0
+	PREFETCHT1 64(R9)
+	VMOVUPD    32(R9), Y1
+	ADDQ       CX, R9
+	VMOVUPD    (R9), Y2
+	PREFETCHT1 64(R9)
+	VMOVUPD    32(R9), Y3
+	ADDQ       CX, R9
+	VMOVUPD    (R9), Y4
+	PREFETCHT1 64(R9)
+	VMOVUPD    32(R9), Y5
+	ADDQ       CX, R9
+	VMOVUPD    (R9), Y6
+	PREFETCHT1 64(R9)
+	VMOVUPD    32(R9), Y7
+	ADDQ       CX, R9
+	VMOVUPD    (R9), Y8
+	PREFETCHT1 64(R9)
+	VMOVUPD    32(R9), Y9
+	ADDQ       CX, R9
+	VMOVUPD    (R9), Y10
+	PREFETCHT1 64(R9)
+	VMOVUPD    32(R9), Y11
 
 rows6sum:
 	MOVQ  DX, R9
@@ -2912,6 +5612,7 @@ rows6loop:
 	VMOVUPD      (R11), Y12
 	VMOVUPD      32(R11), Y13
 	ADDQ         R12, R11
+	PREFETCHT0   95(R9)
 	VBROADCASTSD (R9), Y14
 	VFMADD231PD  Y12, Y14, Y0
 	VFMADD231PD  Y13, Y14, Y1
@@ -2992,18 +5693,22 @@ rows4fromZero:
 	JMP    rows4sum
 
 rows4fromC:
-	MOVQ    AX, R9
-	VMOVUPD (R9), Y0
-	VMOVUPD 32(R9), Y1
-	ADDQ    CX, R9
-	VMOVUPD (R9), Y2
-	VMOVUPD 32(R9), Y3
-	ADDQ    CX, R9
-	VMOVUPD (R9), Y4
-	VMOVUPD 32(R9), Y5
-	ADDQ    CX, R9
-	VMOVUPD (R9), Y6
-	VMOVUPD 32(R9), Y7
+	MOVQ       AX, R9
+	VMOVUPD    (R9), Y0
+	PREFETCHT1 64(R9)
+	VMOVUPD    32(R9), Y1
+	ADDQ       CX, R9
+	VMOVUPD    (R9), Y2
+	PREFETCHT1 64(R9)
+	VMOVUPD    32(R9), Y3
+	ADDQ       CX, R9
+	VMOVUPD    (R9), Y4
+	PREFETCHT1 64(R9)
+	VMOVUPD    32(R9), Y5
+	ADDQ       CX, R9
+	VMOVUPD    (R9), Y6
+	PREFETCHT1 64(R9)
+	VMOVUPD    32(R9), Y7
 
 rows4sum:
 	MOVQ  DX, R9
@@ -3079,12 +5784,14 @@ rows2fromZero:
 	JMP    rows2sum
 
 rows2fromC:
-	MOVQ    AX, R9
-	VMOVUPD (R9), Y0
-	VMOVUPD 32(R9), Y1
-	ADDQ    CX, R9
-	VMOVUPD (R9), Y2
-	VMOVUPD 32(R9), Y3
+	MOVQ       AX, R9
+	VMOVUPD    (R9), Y0
+	PREFETCHT1 64(R9)
+	VMOVUPD    32(R9), Y1
+	ADDQ       CX, R9
+	VMOVUPD    (R9), Y2
+	PREFETCHT1 64(R9)
+	VMOVUPD    32(R9), Y3
 
 rows2sum:
 	MOVQ  DX, R9
@@ -3141,9 +5848,10 @@ rows1fromZero:
 	JMP    rows1sum
 
 rows1fromC:
-	MOVQ    AX, R9
-	VMOVUPD (R9), Y0
-	VMOVUPD 32(R9), Y1
+	MOVQ       AX, R9
+	VMOVUPD    (R9), Y0
+	PREFETCHT1 64(R9)
+	VMOVUPD    32(R9), Y1
 
 rows1sum:
 	MOVQ  DX, R9
@@ -3178,9 +5886,577 @@ rows1done:
 	VZEROUPPER
 	RET
 
-// func gemmF64AVX2x1(c *float64, ldc int, a *float64, rsa int, csa int, b *float64, ldb int, m int, k int, bias *float64, mode int, n int)
-// Requires: AVX, FMA3
-TEXT ·gemmF64AVX2x1(SB), NOSPLIT, $0-96
+// func gemmF64AVX2x1(c *float64, ldc int, a *float64, rsa int, csa int, b *float64, ldb int, m int, k int, bias *float64, mode int)
+// Requires: AVX, FMA3, MMX+
+TEXT ·gemmF64AVX2x1(SB), NOSPLIT, $0-88
+	MOVQ c+0(FP), AX
+	MOVQ ldc+8(FP), CX
+	MOVQ a+16(FP), DX
+	MOVQ rsa+24(FP), BX
+	MOVQ csa+32(FP), SI
+	MOVQ m+56(FP), DI
+	MOVQ bias+72(FP), R8
+
+rows12:
+	CMPQ         DI, $0x0000000c
+	JL           rows12done
+	MOVQ         mode+80(FP), R9
+	CMPQ         R9, $0x00000001
+	JE           rows12fromC
+	TESTQ        R8, R8
+	JZ           rows12fromZero
+	VBROADCASTSD (R8), Y0
+	VBROADCASTSD 8(R8), Y1
+	VBROADCASTSD 16(R8), Y2
+	VBROADCASTSD 24(R8), Y3
+	VBROADCASTSD 32(R8), Y4
+	VBROADCASTSD 40(R8), Y5
+	VBROADCASTSD 48(R8), Y6
+	VBROADCASTSD 56(R8), Y7
+	VBROADCASTSD 64(R8), Y8
+	VBROADCASTSD 72(R8), Y9
+	VBROADCASTSD 80(R8), Y10
+	VBROADCASTSD 88(R8), Y11
+	ADDQ         $0x00000060, R8
+	JMP          rows12sum
+
+rows12fromZero:
+	VXORPD Y0, Y0, Y0
+	VXORPD Y1, Y1, Y1
+	VXORPD Y2, Y2, Y2
+	VXORPD Y3, Y3, Y3
+	VXORPD Y4, Y4, Y4
+	VXORPD Y5, Y5, Y5
+	VXORPD Y6, Y6, Y6
+	VXORPD Y7, Y7, Y7
+	VXORPD Y8, Y8, Y8
+	VXORPD Y9, Y9, Y9
+	VXORPD Y10, Y10, Y10
+	VXORPD Y11, Y11, Y11
+	JMP    rows12sum
+
+rows12fromC:
+	MOVQ       AX, R9
+	VMOVUPD    (R9), Y0
+	PREFETCHT1 32(R9)
+	ADDQ       CX, R9
+	VMOVUPD    (R9), Y1
+	PREFETCHT1 32(R9)
+	ADDQ       CX, R9
+	VMOVUPD    (R9), Y2
+	PREFETCHT1 32(R9)
+	ADDQ       CX, R9
+	VMOVUPD    (R9), Y3
+	PREFETCHT1 32(R9)
+	ADDQ       CX, R9
+	VMOVUPD    (R9), Y4
+	PREFETCHT1 32(R9)
+	ADDQ       CX, R9
+	VMOVUPD    (R9), Y5
+	PREFETCHT1 32(R9)
+	ADDQ       CX, R9
+	VMOVUPD    (R9), Y6
+	PREFETCHT1 32(R9)
+	ADDQ       CX, R9
+	VMOVUPD    (R9), Y7
+	PREFETCHT1 32(R9)
+	ADDQ       CX, R9
+	VMOVUPD    (R9), Y8
+	PREFETCHT1 32(R9)
+	ADDQ       CX, R9
+	VMOVUPD    (R9), Y9
+	PREFETCHT1 32(R9)
+	ADDQ       CX, R9
+	VMOVUPD    (R9), Y10
+	PREFETCHT1 32(R9)
+	ADDQ       CX, R9
+	VMOVUPD    (R9), Y11
+	PREFETCHT1 32(R9)
+
+rows12sum:
+	MOVQ  DX, R9
+	LEAQ  (R9)(BX*2), R10
+	ADDQ  BX, R10
+	LEAQ  (R10)(BX*2), R11
+	ADDQ  BX, R11
+	LEAQ  (R11)(BX*2), R12
+	ADDQ  BX, R12
+	MOVQ  b+40(FP), R13
+	MOVQ  ldb+48(FP), R14
+	MOVQ  k+64(FP), R15
+	TESTQ R15, R15
+	JZ    rows12store
+
+rows12loop:
+	VMOVUPD      (R13), Y12
+	ADDQ         R14, R13
+	PREFETCHT0   191(R9)
+	PREFETCHT0   127(R9)
+	VBROADCASTSD (R9), Y13
+	VFMADD231PD  Y12, Y13, Y0
+	VBROADCASTSD (R9)(BX*1), Y13
+	VFMADD231PD  Y12, Y13, Y1
+	VBROADCASTSD (R9)(BX*2), Y13
+	VFMADD231PD  Y12, Y13, Y2
+	VBROADCASTSD (R10), Y13
+	VFMADD231PD  Y12, Y13, Y3
+	VBROADCASTSD (R10)(BX*1), Y13
+	VFMADD231PD  Y12, Y13, Y4
+	VBROADCASTSD (R10)(BX*2), Y13
+	VFMADD231PD  Y12, Y13, Y5
+	VBROADCASTSD (R11), Y13
+	VFMADD231PD  Y12, Y13, Y6
+	VBROADCASTSD (R11)(BX*1), Y13
+	VFMADD231PD  Y12, Y13, Y7
+	VBROADCASTSD (R11)(BX*2), Y13
+	VFMADD231PD  Y12, Y13, Y8
+	VBROADCASTSD (R12), Y13
+	VFMADD231PD  Y12, Y13, Y9
+	VBROADCASTSD (R12)(BX*1), Y13
+	VFMADD231PD  Y12, Y13, Y10
+	VBROADCASTSD (R12)(BX*2), Y13
+	VFMADD231PD  Y12, Y13, Y11
+	ADDQ         SI, R9
+	ADDQ         SI, R10
+	ADDQ         SI, R11
+	ADDQ         SI, R12
+	DECQ         R15
+	JNZ          rows12loop
+
+rows12store:
+	VMOVUPD Y0, (AX)
+	ADDQ    CX, AX
+	VMOVUPD Y1, (AX)
+	ADDQ    CX, AX
+	VMOVUPD Y2, (AX)
+	ADDQ    CX, AX
+	VMOVUPD Y3, (AX)
+	ADDQ    CX, AX
+	VMOVUPD Y4, (AX)
+	ADDQ    CX, AX
+	VMOVUPD Y5, (AX)
+	ADDQ    CX, AX
+	VMOVUPD Y6, (AX)
+	ADDQ    CX, AX
+	VMOVUPD Y7, (AX)
+	ADDQ    CX, AX
+	VMOVUPD Y8, (AX)
+	ADDQ    CX, AX
+	VMOVUPD Y9, (AX)
+	ADDQ    CX, AX
+	VMOVUPD Y10, (AX)
+	ADDQ    CX, AX
+	VMOVUPD Y11, (AX)
+	ADDQ    CX, AX
+	MOVQ    BX, R9
+	IMUL3Q  $0x0000000c, R9, R9
+	ADDQ    R9, DX
+	SUBQ    $0x0000000c, DI
+	JMP     rows12
+
+rows12done:
+rows8:
+	CMPQ         DI, $0x00000008
+	JL           rows8done
+	MOVQ         mode+80(FP), R9
+	CMPQ         R9, $0x00000001
+	JE           rows8fromC
+	TESTQ        R8, R8
+	JZ           rows8fromZero
+	VBROADCASTSD (R8), Y0
+	VBROADCASTSD 8(R8), Y1
+	VBROADCASTSD 16(R8), Y2
+	VBROADCASTSD 24(R8), Y3
+	VBROADCASTSD 32(R8), Y4
+	VBROADCASTSD 40(R8), Y5
+	VBROADCASTSD 48(R8), Y6
+	VBROADCASTSD 56(R8), Y7
+	ADDQ         $0x00000040, R8
+	JMP          rows8sum
+
+rows8fromZero:
+	VXORPD Y0, Y0, Y0
+	VXORPD Y1, Y1, Y1
+	VXORPD Y2, Y2, Y2
+	VXORPD Y3, Y3, Y3
+	VXORPD Y4, Y4, Y4
+	VXORPD Y5, Y5, Y5
+	VXORPD Y6, Y6, Y6
+	VXORPD Y7, Y7, Y7
+	JMP    rows8sum
+
+rows8fromC:
+	MOVQ       AX, R9
+	VMOVUPD    (R9), Y0
+	PREFETCHT1 32(R9)
+	ADDQ       CX, R9
+	VMOVUPD    (R9), Y1
+	PREFETCHT1 32(R9)
+	ADDQ       CX, R9
+	VMOVUPD    (R9), Y2
+	PREFETCHT1 32(R9)
+	ADDQ       CX, R9
+	VMOVUPD    (R9), Y3
+	PREFETCHT1 32(R9)
+	ADDQ       CX, R9
+	VMOVUPD    (R9), Y4
+	PREFETCHT1 32(R9)
+	ADDQ       CX, R9
+	VMOVUPD    (R9), Y5
+	PREFETCHT1 32(R9)
+	ADDQ       CX, R9
+	VMOVUPD    (R9), Y6
+	PREFETCHT1 32(R9)
+	ADDQ       CX, R9
+	VMOVUPD    (R9), Y7
+	PREFETCHT1 32(R9)
+
+rows8sum:
+	MOVQ  DX, R9
+	LEAQ  (R9)(BX*2), R10
+	ADDQ  BX, R10
+	LEAQ  (R10)(BX*2), R11
+	ADDQ  BX, R11
+	MOVQ  b+40(FP), R12
+	MOVQ  ldb+48(FP), R13
+	MOVQ  k+64(FP), R14
+	TESTQ R14, R14
+	JZ    rows8store
+
+rows8loop:
+	VMOVUPD      (R12), Y8
+	ADDQ         R13, R12
+	VBROADCASTSD (R9), Y9
+	VFMADD231PD  Y8, Y9, Y0
+	VBROADCASTSD (R9)(BX*1), Y9
+	VFMADD231PD  Y8, Y9, Y1
+	VBROADCASTSD (R9)(BX*2), Y9
+	VFMADD231PD  Y8, Y9, Y2
+	VBROADCASTSD (R10), Y9
+	VFMADD231PD  Y8, Y9, Y3
+	VBROADCASTSD (R10)(BX*1), Y9
+	VFMADD231PD  Y8, Y9, Y4
+	VBROADCASTSD (R10)(BX*2), Y9
+	VFMADD231PD  Y8, Y9, Y5
+	VBROADCASTSD (R11), Y9
+	VFMADD231PD  Y8, Y9, Y6
+	VBROADCASTSD (R11)(BX*1), Y9
+	VFMADD231PD  Y8, Y9, Y7
+	ADDQ         SI, R9
+	ADDQ         SI, R10
+	ADDQ         SI, R11
+	DECQ         R14
+	JNZ          rows8loop
+
+rows8store:
+	VMOVUPD Y0, (AX)
+	ADDQ    CX, AX
+	VMOVUPD Y1, (AX)
+	ADDQ    CX, AX
+	VMOVUPD Y2, (AX)
+	ADDQ    CX, AX
+	VMOVUPD Y3, (AX)
+	ADDQ    CX, AX
+	VMOVUPD Y4, (AX)
+	ADDQ    CX, AX
+	VMOVUPD Y5, (AX)
+	ADDQ    CX, AX
+	VMOVUPD Y6, (AX)
+	ADDQ    CX, AX
+	VMOVUPD Y7, (AX)
+	ADDQ    CX, AX
+	MOVQ    BX, R9
+	IMUL3Q  $0x00000008, R9, R9
+	ADDQ    R9, DX
+	SUBQ    $0x00000008, DI
+	JMP     rows8
+
+rows8done:
+rows6:
+	CMPQ         DI, $0x00000006
+	JL           rows6done
+	MOVQ         mode+80(FP), R9
+	CMPQ         R9, $0x00000001
+	JE           rows6fromC
+	TESTQ        R8, R8
+	JZ           rows6fromZero
+	VBROADCASTSD (R8), Y0
+	VBROADCASTSD 8(R8), Y1
+	VBROADCASTSD 16(R8), Y2
+	VBROADCASTSD 24(R8), Y3
+	VBROADCASTSD 32(R8), Y4
+	VBROADCASTSD 40(R8), Y5
+	ADDQ         $0x00000030, R8
+	JMP          rows6sum
+
+rows6fromZero:
+	VXORPD Y0, Y0, Y0
+	VXORPD Y1, Y1, Y1
+	VXORPD Y2, Y2, Y2
+	VXORPD Y3, Y3, Y3
+	VXORPD Y4, Y4, Y4
+	VXORPD Y5, Y5, Y5
+	JMP    rows6sum
+
+rows6fromC:
+	MOVQ       AX, R9
+	VMOVUPD    (R9), Y0
+	PREFETCHT1 32(R9)
+	ADDQ       CX, R9
+	VMOVUPD    (R9), Y1
+	PREFETCHT1 32(R9)
+	ADDQ       CX, R9
+	VMOVUPD    (R9), Y2
+	PREFETCHT1 32(R9)
+	ADDQ       CX, R9
+	VMOVUPD    (R9), Y3
+	PREFETCHT1 32(R9)
+	ADDQ       CX, R9
+	VMOVUPD    (R9), Y4
+	PREFETCHT1 32(R9)
+	ADDQ       CX, R9
+	VMOVUPD    (R9), Y5
+	PREFETCHT1 32(R9)
+
+rows6sum:
+	MOVQ  DX, R9
+	LEAQ  (R9)(BX*2), R10
+	ADDQ  BX, R10
+	MOVQ  b+40(FP), R11
+	MOVQ  ldb+48(FP), R12
+	MOVQ  k+64(FP), R13
+	TESTQ R13, R13
+	JZ    rows6store
+
+rows6loop:
+	VMOVUPD      (R11), Y6
+	ADDQ         R12, R11
+	VBROADCASTSD (R9), Y7
+	VFMADD231PD  Y6, Y7, Y0
+	VBROADCASTSD (R9)(BX*1), Y7
+	VFMADD231PD  Y6, Y7, Y1
+	VBROADCASTSD (R9)(BX*2), Y7
+	VFMADD231PD  Y6, Y7, Y2
+	VBROADCASTSD (R10), Y7
+	VFMADD231PD  Y6, Y7, Y3
+	VBROADCASTSD (R10)(BX*1), Y7
+	VFMADD231PD  Y6, Y7, Y4
+	VBROADCASTSD (R10)(BX*2), Y7
+	VFMADD231PD  Y6, Y7, Y5
+	ADDQ         SI, R9
+	ADDQ         SI, R10
+	DECQ         R13
+	JNZ          rows6loop
+
+rows6store:
+	VMOVUPD Y0, (AX)
+	ADDQ    CX, AX
+	VMOVUPD Y1, (AX)
+	ADDQ    CX, AX
+	VMOVUPD Y2, (AX)
+	ADDQ    CX, AX
+	VMOVUPD Y3, (AX)
+	ADDQ    CX, AX
+	VMOVUPD Y4, (AX)
+	ADDQ    CX, AX
+	VMOVUPD Y5, (AX)
+	ADDQ    CX, AX
+	MOVQ    BX, R9
+	IMUL3Q  $0x00000006, R9, R9
+	ADDQ    R9, DX
+	SUBQ    $0x00000006, DI
+	JMP     rows6
+
+rows6done:
+rows4:
+	CMPQ         DI, $0x00000004
+	JL           rows4done
+	MOVQ         mode+80(FP), R9
+	CMPQ         R9, $0x00000001
+	JE           rows4fromC
+	TESTQ        R8, R8
+	JZ           rows4fromZero
+	VBROADCASTSD (R8), Y0
+	VBROADCASTSD 8(R8), Y1
+	VBROADCASTSD 16(R8), Y2
+	VBROADCASTSD 24(R8), Y3
+	ADDQ         $0x00000020, R8
+	JMP          rows4sum
+
+rows4fromZero:
+	VXORPD Y0, Y0, Y0
+	VXORPD Y1, Y1, Y1
+	VXORPD Y2, Y2, Y2
+	VXORPD Y3, Y3, Y3
+	JMP    rows4sum
+
+rows4fromC:
+	MOVQ       AX, R9
+	VMOVUPD    (R9), Y0
+	PREFETCHT1 32(R9)
+	ADDQ       CX, R9
+	VMOVUPD    (R9), Y1
+	PREFETCHT1 32(R9)
+	ADDQ       CX, R9
+	VMOVUPD    (R9), Y2
+	PREFETCHT1 32(R9)
+	ADDQ       CX, R9
+	VMOVUPD    (R9), Y3
+	PREFETCHT1 32(R9)
+
+rows4sum:
+	MOVQ  DX, R9
+	LEAQ  (R9)(BX*2), R10
+	ADDQ  BX, R10
+	MOVQ  b+40(FP), R11
+	MOVQ  ldb+48(FP), R12
+	MOVQ  k+64(FP), R13
+	TESTQ R13, R13
+	JZ    rows4store
+
+rows4loop:
+	VMOVUPD      (R11), Y4
+	ADDQ         R12, R11
+	VBROADCASTSD (R9), Y5
+	VFMADD231PD  Y4, Y5, Y0
+	VBROADCASTSD (R9)(BX*1), Y5
+	VFMADD231PD  Y4, Y5, Y1
+	VBROADCASTSD (R9)(BX*2), Y5
+	VFMADD231PD  Y4, Y5, Y2
+	VBROADCASTSD (R10), Y5
+	VFMADD231PD  Y4, Y5, Y3
+	ADDQ         SI, R9
+	ADDQ         SI, R10
+	DECQ         R13
+	JNZ          rows4loop
+
+rows4store:
+	VMOVUPD Y0, (AX)
+	ADDQ    CX, AX
+	VMOVUPD Y1, (AX)
+	ADDQ    CX, AX
+	VMOVUPD Y2, (AX)
+	ADDQ    CX, AX
+	VMOVUPD Y3, (AX)
+	ADDQ    CX, AX
+	MOVQ    BX, R9
+	IMUL3Q  $0x00000004, R9, R9
+	ADDQ    R9, DX
+	SUBQ    $0x00000004, DI
+	JMP     rows4
+
+rows4done:
+rows2:
+	CMPQ         DI, $0x00000002
+	JL           rows2done
+	MOVQ         mode+80(FP), R9
+	CMPQ         R9, $0x00000001
+	JE           rows2fromC
+	TESTQ        R8, R8
+	JZ           rows2fromZero
+	VBROADCASTSD (R8), Y0
+	VBROADCASTSD 8(R8), Y1
+	ADDQ         $0x00000010, R8
+	JMP          rows2sum
+
+rows2fromZero:
+	VXORPD Y0, Y0, Y0
+	VXORPD Y1, Y1, Y1
+	JMP    rows2sum
+
+rows2fromC:
+	MOVQ       AX, R9
+	VMOVUPD    (R9), Y0
+	PREFETCHT1 32(R9)
+	ADDQ       CX, R9
+	VMOVUPD    (R9), Y1
+	PREFETCHT1 32(R9)
+
+rows2sum:
+	MOVQ  DX, R9
+	MOVQ  b+40(FP), R10
+	MOVQ  ldb+48(FP), R11
+	MOVQ  k+64(FP), R12
+	TESTQ R12, R12
+	JZ    rows2store
+
+rows2loop:
+	VMOVUPD      (R10), Y2
+	ADDQ         R11, R10
+	VBROADCASTSD (R9), Y3
+	VFMADD231PD  Y2, Y3, Y0
+	VBROADCASTSD (R9)(BX*1), Y3
+	VFMADD231PD  Y2, Y3, Y1
+	ADDQ         SI, R9
+	DECQ         R12
+	JNZ          rows2loop
+
+rows2store:
+	VMOVUPD Y0, (AX)
+	ADDQ    CX, AX
+	VMOVUPD Y1, (AX)
+	ADDQ    CX, AX
+	MOVQ    BX, R9
+	IMUL3Q  $0x00000002, R9, R9
+	ADDQ    R9, DX
+	SUBQ    $0x00000002, DI
+	JMP     rows2
+
+rows2done:
+rows1:
+	CMPQ         DI, $0x00000001
+	JL           rows1done
+	MOVQ         mode+80(FP), R9
+	CMPQ         R9, $0x00000001
+	JE           rows1fromC
+	TESTQ        R8, R8
+	JZ           rows1fromZero
+	VBROADCASTSD (R8), Y0
+	ADDQ         $0x00000008, R8
+	JMP          rows1sum
+
+rows1fromZero:
+	VXORPD Y0, Y0, Y0
+	JMP    rows1sum
+
+rows1fromC:
+	MOVQ       AX, R9
+	VMOVUPD    (R9), Y0
+	PREFETCHT1 32(R9)
+
+rows1sum:
+	MOVQ  DX, R9
+	MOVQ  b+40(FP), R10
+	MOVQ  ldb+48(FP), R11
+	MOVQ  k+64(FP), R12
+	TESTQ R12, R12
+	JZ    rows1store
+
+rows1loop:
+	VMOVUPD      (R10), Y1
+	ADDQ         R11, R10
+	VBROADCASTSD (R9), Y2
+	VFMADD231PD  Y1, Y2, Y0
+	ADDQ         SI, R9
+	DECQ         R12
+	JNZ          rows1loop
+
+rows1store:
+	VMOVUPD Y0, (AX)
+	ADDQ    CX, AX
+	MOVQ    BX, R9
+	IMUL3Q  $0x00000001, R9, R9
+	ADDQ    R9, DX
+	SUBQ    $0x00000001, DI
+	JMP     rows1
+
+rows1done:
+	VZEROUPPER
+	RET
+
+// func gemmF64AVX2x1Tail(c *float64, ldc int, a *float64, rsa int, csa int, b *float64, ldb int, m int, k int, bias *float64, mode int, n int)
+// Requires: AVX, FMA3, MMX+
+TEXT ·gemmF64AVX2x1Tail(SB), NOSPLIT, $0-96
 	MOVQ    c+0(FP), AX
 	MOVQ    ldc+8(FP), CX
 	MOVQ    a+16(FP), DX
@@ -3235,28 +6511,40 @@ rows12fromZero:
 rows12fromC:
 	MOVQ       AX, R9
 	VMASKMOVPD (R9), Y0, Y1
+	PREFETCHT1 32(R9)
 	ADDQ       CX, R9
 	VMASKMOVPD (R9), Y0, Y2
+	PREFETCHT1 32(R9)
 	ADDQ       CX, R9
 	VMASKMOVPD (R9), Y0, Y3
+	PREFETCHT1 32(R9)
 	ADDQ       CX, R9
 	VMASKMOVPD (R9), Y0, Y4
+	PREFETCHT1 32(R9)
 	ADDQ       CX, R9
 	VMASKMOVPD (R9), Y0, Y5
+	PREFETCHT1 32(R9)
 	ADDQ       CX, R9
 	VMASKMOVPD (R9), Y0, Y6
+	PREFETCHT1 32(R9)
 	ADDQ       CX, R9
 	VMASKMOVPD (R9), Y0, Y7
+	PREFETCHT1 32(R9)
 	ADDQ       CX, R9
 	VMASKMOVPD (R9), Y0, Y8
+	PREFETCHT1 32(R9)
 	ADDQ       CX, R9
 	VMASKMOVPD (R9), Y0, Y9
+	PREFETCHT1 32(R9)
 	ADDQ       CX, R9
 	VMASKMOVPD (R9), Y0, Y10
+	PREFETCHT1 32(R9)
 	ADDQ       CX, R9
 	VMASKMOVPD (R9), Y0, Y11
+	PREFETCHT1 32(R9)
 	ADDQ       CX, R9
 	VMASKMOVPD (R9), Y0, Y12
+	PREFETCHT1 32(R9)
 
 rows12sum:
 	MOVQ  DX, R9
@@ -3275,6 +6563,8 @@ rows12sum:
 rows12loop:
 	VMASKMOVPD   (R13), Y0, Y13
 	ADDQ         R14, R13
+	PREFETCHT0   191(R9)
+	PREFETCHT0   127(R9)
 	VBROADCASTSD (R9), Y14
 	VFMADD231PD  Y13, Y14, Y1
 	VBROADCASTSD (R9)(BX*1), Y14
@@ -3307,35 +6597,191 @@ rows12loop:
 	JNZ          rows12loop
 
 rows12store:
-	VMASKMOVPD Y1, Y0, (AX)
-	ADDQ       CX, AX
-	VMASKMOVPD Y2, Y0, (AX)
-	ADDQ       CX, AX
-	VMASKMOVPD Y3, Y0, (AX)
-	ADDQ       CX, AX
-	VMASKMOVPD Y4, Y0, (AX)
-	ADDQ       CX, AX
-	VMASKMOVPD Y5, Y0, (AX)
-	ADDQ       CX, AX
-	VMASKMOVPD Y6, Y0, (AX)
-	ADDQ       CX, AX
-	VMASKMOVPD Y7, Y0, (AX)
-	ADDQ       CX, AX
-	VMASKMOVPD Y8, Y0, (AX)
-	ADDQ       CX, AX
-	VMASKMOVPD Y9, Y0, (AX)
-	ADDQ       CX, AX
-	VMASKMOVPD Y10, Y0, (AX)
-	ADDQ       CX, AX
-	VMASKMOVPD Y11, Y0, (AX)
-	ADDQ       CX, AX
-	VMASKMOVPD Y12, Y0, (AX)
-	ADDQ       CX, AX
-	MOVQ       BX, R9
-	IMUL3Q     $0x0000000c, R9, R9
-	ADDQ       R9, DX
-	SUBQ       $0x0000000c, DI
-	JMP        rows12
+	MOVQ         n+88(FP), R9
+	LEAQ         (AX), R10
+	TESTQ        $0x00000002, R9
+	JZ           rows12_store0_2
+	VMOVUPD      X1, (R10)
+	ADDQ         $0x00000010, R10
+	VEXTRACTF128 $0x01, Y1, X1
+
+rows12_store0_2:
+	TESTQ  $0x00000001, R9
+	JZ     rows12_store0_1
+	VMOVSD X1, (R10)
+
+rows12_store0_1:
+	ADDQ         CX, AX
+	MOVQ         n+88(FP), R9
+	LEAQ         (AX), R10
+	TESTQ        $0x00000002, R9
+	JZ           rows12_store1_2
+	VMOVUPD      X2, (R10)
+	ADDQ         $0x00000010, R10
+	VEXTRACTF128 $0x01, Y2, X2
+
+rows12_store1_2:
+	TESTQ  $0x00000001, R9
+	JZ     rows12_store1_1
+	VMOVSD X2, (R10)
+
+rows12_store1_1:
+	ADDQ         CX, AX
+	MOVQ         n+88(FP), R9
+	LEAQ         (AX), R10
+	TESTQ        $0x00000002, R9
+	JZ           rows12_store2_2
+	VMOVUPD      X3, (R10)
+	ADDQ         $0x00000010, R10
+	VEXTRACTF128 $0x01, Y3, X3
+
+rows12_store2_2:
+	TESTQ  $0x00000001, R9
+	JZ     rows12_store2_1
+	VMOVSD X3, (R10)
+
+rows12_store2_1:
+	ADDQ         CX, AX
+	MOVQ         n+88(FP), R9
+	LEAQ         (AX), R10
+	TESTQ        $0x00000002, R9
+	JZ           rows12_store3_2
+	VMOVUPD      X4, (R10)
+	ADDQ         $0x00000010, R10
+	VEXTRACTF128 $0x01, Y4, X4
+
+rows12_store3_2:
+	TESTQ  $0x00000001, R9
+	JZ     rows12_store3_1
+	VMOVSD X4, (R10)
+
+rows12_store3_1:
+	ADDQ         CX, AX
+	MOVQ         n+88(FP), R9
+	LEAQ         (AX), R10
+	TESTQ        $0x00000002, R9
+	JZ           rows12_store4_2
+	VMOVUPD      X5, (R10)
+	ADDQ         $0x00000010, R10
+	VEXTRACTF128 $0x01, Y5, X5
+
+rows12_store4_2:
+	TESTQ  $0x00000001, R9
+	JZ     rows12_store4_1
+	VMOVSD X5, (R10)
+
+rows12_store4_1:
+	ADDQ         CX, AX
+	MOVQ         n+88(FP), R9
+	LEAQ         (AX), R10
+	TESTQ        $0x00000002, R9
+	JZ           rows12_store5_2
+	VMOVUPD      X6, (R10)
+	ADDQ         $0x00000010, R10
+	VEXTRACTF128 $0x01, Y6, X6
+
+rows12_store5_2:
+	TESTQ  $0x00000001, R9
+	JZ     rows12_store5_1
+	VMOVSD X6, (R10)
+
+rows12_store5_1:
+	ADDQ         CX, AX
+	MOVQ         n+88(FP), R9
+	LEAQ         (AX), R10
+	TESTQ        $0x00000002, R9
+	JZ           rows12_store6_2
+	VMOVUPD      X7, (R10)
+	ADDQ         $0x00000010, R10
+	VEXTRACTF128 $0x01, Y7, X7
+
+rows12_store6_2:
+	TESTQ  $0x00000001, R9
+	JZ     rows12_store6_1
+	VMOVSD X7, (R10)
+
+rows12_store6_1:
+	ADDQ         CX, AX
+	MOVQ         n+88(FP), R9
+	LEAQ         (AX), R10
+	TESTQ        $0x00000002, R9
+	JZ           rows12_store7_2
+	VMOVUPD      X8, (R10)
+	ADDQ         $0x00000010, R10
+	VEXTRACTF128 $0x01, Y8, X8
+
+rows12_store7_2:
+	TESTQ  $0x00000001, R9
+	JZ     rows12_store7_1
+	VMOVSD X8, (R10)
+
+rows12_store7_1:
+	ADDQ         CX, AX
+	MOVQ         n+88(FP), R9
+	LEAQ         (AX), R10
+	TESTQ        $0x00000002, R9
+	JZ           rows12_store8_2
+	VMOVUPD      X9, (R10)
+	ADDQ         $0x00000010, R10
+	VEXTRACTF128 $0x01, Y9, X9
+
+rows12_store8_2:
+	TESTQ  $0x00000001, R9
+	JZ     rows12_store8_1
+	VMOVSD X9, (R10)
+
+rows12_store8_1:
+	ADDQ         CX, AX
+	MOVQ         n+88(FP), R9
+	LEAQ         (AX), R10
+	TESTQ        $0x00000002, R9
+	JZ           rows12_store9_2
+	VMOVUPD      X10, (R10)
+	ADDQ         $0x00000010, R10
+	VEXTRACTF128 $0x01, Y10, X10
+
+rows12_store9_2:
+	TESTQ  $0x00000001, R9
+	JZ     rows12_store9_1
+	VMOVSD X10, (R10)
+
+rows12_store9_1:
+	ADDQ         CX, AX
+	MOVQ         n+88(FP), R9
+	LEAQ         (AX), R10
+	TESTQ        $0x00000002, R9
+	JZ           rows12_store10_2
+	VMOVUPD      X11, (R10)
+	ADDQ         $0x00000010, R10
+	VEXTRACTF128 $0x01, Y11, X11
+
+rows12_store10_2:
+	TESTQ  $0x00000001, R9
+	JZ     rows12_store10_1
+	VMOVSD X11, (R10)
+
+rows12_store10_1:
+	ADDQ         CX, AX
+	MOVQ         n+88(FP), R9
+	LEAQ         (AX), R10
+	TESTQ        $0x00000002, R9
+	JZ           rows12_store11_2
+	VMOVUPD      X12, (R10)
+	ADDQ         $0x00000010, R10
+	VEXTRACTF128 $0x01, Y12, X12
+
+rows12_store11_2:
+	TESTQ  $0x00000001, R9
+	JZ     rows12_store11_1
+	VMOVSD X12, (R10)
+
+rows12_store11_1:
+	ADDQ   CX, AX
+	MOVQ   BX, R9
+	IMUL3Q $0x0000000c, R9, R9
+	ADDQ   R9, DX
+	SUBQ   $0x0000000c, DI
+	JMP    rows12
 
 rows12done:
 rows8:
@@ -3371,20 +6817,28 @@ rows8fromZero:
 rows8fromC:
 	MOVQ       AX, R9
 	VMASKMOVPD (R9), Y0, Y1
+	PREFETCHT1 32(R9)
 	ADDQ       CX, R9
 	VMASKMOVPD (R9), Y0, Y2
+	PREFETCHT1 32(R9)
 	ADDQ       CX, R9
 	VMASKMOVPD (R9), Y0, Y3
+	PREFETCHT1 32(R9)
 	ADDQ       CX, R9
 	VMASKMOVPD (R9), Y0, Y4
+	PREFETCHT1 32(R9)
 	ADDQ       CX, R9
 	VMASKMOVPD (R9), Y0, Y5
+	PREFETCHT1 32(R9)
 	ADDQ       CX, R9
 	VMASKMOVPD (R9), Y0, Y6
+	PREFETCHT1 32(R9)
 	ADDQ       CX, R9
 	VMASKMOVPD (R9), Y0, Y7
+	PREFETCHT1 32(R9)
 	ADDQ       CX, R9
 	VMASKMOVPD (R9), Y0, Y8
+	PREFETCHT1 32(R9)
 
 rows8sum:
 	MOVQ  DX, R9
@@ -3424,27 +6878,131 @@ rows8loop:
 	JNZ          rows8loop
 
 rows8store:
-	VMASKMOVPD Y1, Y0, (AX)
-	ADDQ       CX, AX
-	VMASKMOVPD Y2, Y0, (AX)
-	ADDQ       CX, AX
-	VMASKMOVPD Y3, Y0, (AX)
-	ADDQ       CX, AX
-	VMASKMOVPD Y4, Y0, (AX)
-	ADDQ       CX, AX
-	VMASKMOVPD Y5, Y0, (AX)
-	ADDQ       CX, AX
-	VMASKMOVPD Y6, Y0, (AX)
-	ADDQ       CX, AX
-	VMASKMOVPD Y7, Y0, (AX)
-	ADDQ       CX, AX
-	VMASKMOVPD Y8, Y0, (AX)
-	ADDQ       CX, AX
-	MOVQ       BX, R9
-	IMUL3Q     $0x00000008, R9, R9
-	ADDQ       R9, DX
-	SUBQ       $0x00000008, DI
-	JMP        rows8
+	MOVQ         n+88(FP), R9
+	LEAQ         (AX), R10
+	TESTQ        $0x00000002, R9
+	JZ           rows8_store0_2
+	VMOVUPD      X1, (R10)
+	ADDQ         $0x00000010, R10
+	VEXTRACTF128 $0x01, Y1, X1
+
+rows8_store0_2:
+	TESTQ  $0x00000001, R9
+	JZ     rows8_store0_1
+	VMOVSD X1, (R10)
+
+rows8_store0_1:
+	ADDQ         CX, AX
+	MOVQ         n+88(FP), R9
+	LEAQ         (AX), R10
+	TESTQ        $0x00000002, R9
+	JZ           rows8_store1_2
+	VMOVUPD      X2, (R10)
+	ADDQ         $0x00000010, R10
+	VEXTRACTF128 $0x01, Y2, X2
+
+rows8_store1_2:
+	TESTQ  $0x00000001, R9
+	JZ     rows8_store1_1
+	VMOVSD X2, (R10)
+
+rows8_store1_1:
+	ADDQ         CX, AX
+	MOVQ         n+88(FP), R9
+	LEAQ         (AX), R10
+	TESTQ        $0x00000002, R9
+	JZ           rows8_store2_2
+	VMOVUPD      X3, (R10)
+	ADDQ         $0x00000010, R10
+	VEXTRACTF128 $0x01, Y3, X3
+
+rows8_store2_2:
+	TESTQ  $0x00000001, R9
+	JZ     rows8_store2_1
+	VMOVSD X3, (R10)
+
+rows8_store2_1:
+	ADDQ         CX, AX
+	MOVQ         n+88(FP), R9
+	LEAQ         (AX), R10
+	TESTQ        $0x00000002, R9
+	JZ           rows8_store3_2
+	VMOVUPD      X4, (R10)
+	ADDQ         $0x00000010, R10
+	VEXTRACTF128 $0x01, Y4, X4
+
+rows8_store3_2:
+	TESTQ  $0x00000001, R9
+	JZ     rows8_store3_1
+	VMOVSD X4, (R10)
+
+rows8_store3_1:
+	ADDQ         CX, AX
+	MOVQ         n+88(FP), R9
+	LEAQ         (AX), R10
+	TESTQ        $0x00000002, R9
+	JZ           rows8_store4_2
+	VMOVUPD      X5, (R10)
+	ADDQ         $0x00000010, R10
+	VEXTRACTF128 $0x01, Y5, X5
+
+rows8_store4_2:
+	TESTQ  $0x00000001, R9
+	JZ     rows8_store4_1
+	VMOVSD X5, (R10)
+
+rows8_store4_1:
+	ADDQ         CX, AX
+	MOVQ         n+88(FP), R9
+	LEAQ         (AX), R10
+	TESTQ        $0x00000002, R9
+	JZ           rows8_store5_2
+	VMOVUPD      X6, (R10)
+	ADDQ         $0x00000010, R10
+	VEXTRACTF128 $0x01, Y6, X6
+
+rows8_store5_2:
+	TESTQ  $0x00000001, R9
+	JZ     rows8_store5_1
+	VMOVSD X6, (R10)
+
+rows8_store5_1:
+	ADDQ         CX, AX
+	MOVQ         n+88(FP), R9
+	LEAQ         (AX), R10
+	TESTQ        $0x00000002, R9
+	JZ           rows8_store6_2
+	VMOVUPD      X7, (R10)
+	ADDQ         $0x00000010, R10
+	VEXTRACTF128 $0x01, Y7, X7
+
+rows8_store6_2:
+	TESTQ  $0x00000001, R9
+	JZ     rows8_store6_1
+	VMOVSD X7, (R10)
+
+rows8_store6_1:
+	ADDQ         CX, AX
+	MOVQ         n+88(FP), R9
+	LEAQ         (AX), R10
+	TESTQ        $0x00000002, R9
+	JZ           rows8_store7_2
+	VMOVUPD      X8, (R10)
+	ADDQ         $0x00000010, R10
+	VEXTRACTF128 $0x01, Y8, X8
+
+rows8_store7_2:
+	TESTQ  $0x00000001, R9
+	JZ     rows8_store7_1
+	VMOVSD X8, (R10)
+
+rows8_store7_1:
+	ADDQ   CX, AX
+	MOVQ   BX, R9
+	IMUL3Q $0x00000008, R9, R9
+	ADDQ   R9, DX
+	SUBQ   $0x00000008, DI
+	JMP    rows8
 
 rows8done:
 rows6:
@@ -3476,16 +7034,22 @@ rows6fromZero:
 rows6fromC:
 	MOVQ       AX, R9
 	VMASKMOVPD (R9), Y0, Y1
+	PREFETCHT1 32(R9)
 	ADDQ       CX, R9
 	VMASKMOVPD (R9), Y0, Y2
+	PREFETCHT1 32(R9)
 	ADDQ       CX, R9
 	VMASKMOVPD (R9), Y0, Y3
+	PREFETCHT1 32(R9)
 	ADDQ       CX, R9
 	VMASKMOVPD (R9), Y0, Y4
+	PREFETCHT1 32(R9)
 	ADDQ       CX, R9
 	VMASKMOVPD (R9), Y0, Y5
+	PREFETCHT1 32(R9)
 	ADDQ       CX, R9
 	VMASKMOVPD (R9), Y0, Y6
+	PREFETCHT1 32(R9)
 
 rows6sum:
 	MOVQ  DX, R9
@@ -3518,23 +7082,101 @@ rows6loop:
 	JNZ          rows6loop
 
 rows6store:
-	VMASKMOVPD Y1, Y0, (AX)
-	ADDQ       CX, AX
-	VMASKMOVPD Y2, Y0, (AX)
-	ADDQ       CX, AX
-	VMASKMOVPD Y3, Y0, (AX)
-	ADDQ       CX, AX
-	VMASKMOVPD Y4, Y0, (AX)
-	ADDQ       CX, AX
-	VMASKMOVPD Y5, Y0, (AX)
-	ADDQ       CX, AX
-	VMASKMOVPD Y6, Y0, (AX)
-	ADDQ       CX, AX
-	MOVQ       BX, R9
-	IMUL3Q     $0x00000006, R9, R9
-	ADDQ       R9, DX
-	SUBQ       $0x00000006, DI
-	JMP        rows6
+	MOVQ         n+88(FP), R9
+	LEAQ         (AX), R10
+	TESTQ        $0x00000002, R9
+	JZ           rows6_store0_2
+	VMOVUPD      X1, (R10)
+	ADDQ         $0x00000010, R10
+	VEXTRACTF128 $0x01, Y1, X1
+
+rows6_store0_2:
+	TESTQ  $0x00000001, R9
+	JZ     rows6_store0_1
+	VMOVSD X1, (R10)
+
+rows6_store0_1:
+	ADDQ         CX, AX
+	MOVQ         n+88(FP), R9
+	LEAQ         (AX), R10
+	TESTQ        $0x00000002, R9
+	JZ           rows6_store1_2
+	VMOVUPD      X2, (R10)
+	ADDQ         $0x00000010, R10
+	VEXTRACTF128 $0x01, Y2, X2
+
+rows6_store1_2:
+	TESTQ  $0x00000001, R9
+	JZ     rows6_store1_1
+	VMOVSD X2, (R10)
+
+rows6_store1_1:
+	ADDQ         CX, AX
+	MOVQ         n+88(FP), R9
+	LEAQ         (AX), R10
+	TESTQ        $0x00000002, R9
+	JZ           rows6_store2_2
+	VMOVUPD      X3, (R10)
+	ADDQ         $0x00000010, R10
+	VEXTRACTF128 $0x01, Y3, X3
+
+rows6_store2_2:
+	TESTQ  $0x00000001, R9
+	JZ     rows6_store2_1
+	VMOVSD X3, (R10)
+
+rows6_store2_1:
+	ADDQ         CX, AX
+	MOVQ         n+88(FP), R9
+	LEAQ         (AX), R10
+	TESTQ        $0x00000002, R9
+	JZ           rows6_store3_2
+	VMOVUPD      X4, (R10)
+	ADDQ         $0x00000010, R10
+	VEXTRACTF128 $0x01, Y4, X4
+
+rows6_store3_2:
+	TESTQ  $0x00000001, R9
+	JZ     rows6_store3_1
+	VMOVSD X4, (R10)
+
+rows6_store3_1:
+	ADDQ         CX, AX
+	MOVQ         n+88(FP), R9
+	LEAQ         (AX), R10
+	TESTQ        $0x00000002, R9
+	JZ           rows6_store4_2
+	VMOVUPD      X5, (R10)
+	ADDQ         $0x00000010, R10
+	VEXTRACTF128 $0x01, Y5, X5
+
+rows6_store4_2:
+	TESTQ  $0x00000001, R9
+	JZ     rows6_store4_1
+	VMOVSD X5, (R10)
+
+rows6_store4_1:
+	ADDQ         CX, AX
+	MOVQ         n+88(FP), R9
+	LEAQ         (AX), R10
+	TESTQ        $0x00000002, R9
+	JZ           rows6_store5_2
+	VMOVUPD      X6, (R10)
+	ADDQ         $0x00000010, R10
+	VEXTRACTF128 $0x01, Y6, X6
+
+rows6_store5_2:
+	TESTQ  $0x00000001, R9
+	JZ     rows6_store5_1
+	VMOVSD X6, (R10)
+
+rows6_store5_1:
+	ADDQ   CX, AX
+	MOVQ   BX, R9
+	IMUL3Q $0x00000006, R9, R9
+	ADDQ   R9, DX
+	SUBQ   $0x00000006, DI
+	JMP    rows6
 
 rows6done:
 rows4:
@@ -3562,12 +7204,16 @@ rows4fromZero:
 rows4fromC:
 	MOVQ       AX, R9
 	VMASKMOVPD (R9), Y0, Y1
+	PREFETCHT1 32(R9)
 	ADDQ       CX, R9
 	VMASKMOVPD (R9), Y0, Y2
+	PREFETCHT1 32(R9)
 	ADDQ       CX, R9
 	VMASKMOVPD (R9), Y0, Y3
+	PREFETCHT1 32(R9)
 	ADDQ       CX, R9
 	VMASKMOVPD (R9), Y0, Y4
+	PREFETCHT1 32(R9)
 
 rows4sum:
 	MOVQ  DX, R9
@@ -3596,19 +7242,71 @@ rows4loop:
 	JNZ          rows4loop
 
 rows4store:
-	VMASKMOVPD Y1, Y0, (AX)
-	ADDQ       CX, AX
-	VMASKMOVPD Y2, Y0, (AX)
-	ADDQ       CX, AX
-	VMASKMOVPD Y3, Y0, (AX)
-	ADDQ       CX, AX
-	VMASKMOVPD Y4, Y0, (AX)
-	ADDQ       CX, AX
-	MOVQ       BX, R9
-	IMUL3Q     $0x00000004, R9, R9
-	ADDQ       R9, DX
-	SUBQ       $0x00000004, DI
-	JMP        rows4
+	MOVQ         n+88(FP), R9
+	LEAQ         (AX), R10
+	TESTQ        $0x00000002, R9
+	JZ           rows4_store0_2
+	VMOVUPD      X1, (R10)
+	ADDQ         $0x00000010, R10
+	VEXTRACTF128 $0x01, Y1, X1
+
+rows4_store0_2:
+	TESTQ  $0x00000001, R9
+	JZ     rows4_store0_1
+	VMOVSD X1, (R10)
+
+rows4_store0_1:
+	ADDQ         CX, AX
+	MOVQ         n+88(FP), R9
+	LEAQ         (AX), R10
+	TESTQ        $0x00000002, R9
+	JZ           rows4_store1_2
+	VMOVUPD      X2, (R10)
+	ADDQ         $0x00000010, R10
+	VEXTRACTF128 $0x01, Y2, X2
+
+rows4_store1_2:
+	TESTQ  $0x00000001, R9
+	JZ     rows4_store1_1
+	VMOVSD X2, (R10)
+
+rows4_store1_1:
+	ADDQ         CX, AX
+	MOVQ         n+88(FP), R9
+	LEAQ         (AX), R10
+	TESTQ        $0x00000002, R9
+	JZ           rows4_store2_2
+	VMOVUPD      X3, (R10)
+	ADDQ         $0x00000010, R10
+	VEXTRACTF128 $0x01, Y3, X3
+
+rows4_store2_2:
+	TESTQ  $0x00000001, R9
+	JZ     rows4_store2_1
+	VMOVSD X3, (R10)
+
+rows4_store2_1:
+	ADDQ         CX, AX
+	MOVQ         n+88(FP), R9
+	LEAQ         (AX), R10
+	TESTQ        $0x00000002, R9
+	JZ           rows4_store3_2
+	VMOVUPD      X4, (R10)
+	ADDQ         $0x00000010, R10
+	VEXTRACTF128 $0x01, Y4, X4
+
+rows4_store3_2:
+	TESTQ  $0x00000001, R9
+	JZ     rows4_store3_1
+	VMOVSD X4, (R10)
+
+rows4_store3_1:
+	ADDQ   CX, AX
+	MOVQ   BX, R9
+	IMUL3Q $0x00000004, R9, R9
+	ADDQ   R9, DX
+	SUBQ   $0x00000004, DI
+	JMP    rows4
 
 rows4done:
 rows2:
@@ -3632,8 +7330,10 @@ rows2fromZero:
 rows2fromC:
 	MOVQ       AX, R9
 	VMASKMOVPD (R9), Y0, Y1
+	PREFETCHT1 32(R9)
 	ADDQ       CX, R9
 	VMASKMOVPD (R9), Y0, Y2
+	PREFETCHT1 32(R9)
 
 rows2sum:
 	MOVQ  DX, R9
@@ -3655,15 +7355,41 @@ rows2loop:
 	JNZ          rows2loop
 
 rows2store:
-	VMASKMOVPD Y1, Y0, (AX)
-	ADDQ       CX, AX
-	VMASKMOVPD Y2, Y0, (AX)
-	ADDQ       CX, AX
-	MOVQ       BX, R9
-	IMUL3Q     $0x00000002, R9, R9
-	ADDQ       R9, DX
-	SUBQ       $0x00000002, DI
-	JMP        rows2
+	MOVQ         n+88(FP), R9
+	LEAQ         (AX), R10
+	TESTQ        $0x00000002, R9
+	JZ           rows2_store0_2
+	VMOVUPD      X1, (R10)
+	ADDQ         $0x00000010, R10
+	VEXTRACTF128 $0x01, Y1, X1
+
+rows2_store0_2:
+	TESTQ  $0x00000001, R9
+	JZ     rows2_store0_1
+	VMOVSD X1, (R10)
+
+rows2_store0_1:
+	ADDQ         CX, AX
+	MOVQ         n+88(FP), R9
+	LEAQ         (AX), R10
+	TESTQ        $0x00000002, R9
+	JZ           rows2_store1_2
+	VMOVUPD      X2, (R10)
+	ADDQ         $0x00000010, R10
+	VEXTRACTF128 $0x01, Y2, X2
+
+rows2_store1_2:
+	TESTQ  $0x00000001, R9
+	JZ     rows2_store1_1
+	VMOVSD X2, (R10)
+
+rows2_store1_1:
+	ADDQ   CX, AX
+	MOVQ   BX, R9
+	IMUL3Q $0x00000002, R9, R9
+	ADDQ   R9, DX
+	SUBQ   $0x00000002, DI
+	JMP    rows2
 
 rows2done:
 rows1:
@@ -3685,6 +7411,7 @@ rows1fromZero:
 rows1fromC:
 	MOVQ       AX, R9
 	VMASKMOVPD (R9), Y0, Y1
+	PREFETCHT1 32(R9)
 
 rows1sum:
 	MOVQ  DX, R9
@@ -3704,27 +7431,30 @@ rows1loop:
 	JNZ          rows1loop
 
 rows1store:
-	VMASKMOVPD Y1, Y0, (AX)
-	ADDQ       CX, AX
-	MOVQ       BX, R9
-	IMUL3Q     $0x00000001, R9, R9
-	ADDQ       R9, DX
-	SUBQ       $0x00000001, DI
-	JMP        rows1
+	MOVQ         n+88(FP), R9
+	LEAQ         (AX), R10
+	TESTQ        $0x00000002, R9
+	JZ           rows1_store0_2
+	VMOVUPD      X1, (R10)
+	ADDQ         $0x00000010, R10
+	VEXTRACTF128 $0x01, Y1, X1
+
+rows1_store0_2:
+	TESTQ  $0x00000001, R9
+	JZ     rows1_store0_1
+	VMOVSD X1, (R10)
+
+rows1_store0_1:
+	ADDQ   CX, AX
+	MOVQ   BX, R9
+	IMUL3Q $0x00000001, R9, R9
+	ADDQ   R9, DX
+	SUBQ   $0x00000001, DI
+	JMP    rows1
 
 rows1done:
 	VZEROUPPER
 	RET
-
-DATA mask8<>+0(SB)/8, $0xffffffffffffffff
-DATA mask8<>+8(SB)/8, $0xffffffffffffffff
-DATA mask8<>+16(SB)/8, $0xffffffffffffffff
-DATA mask8<>+24(SB)/8, $0xffffffffffffffff
-DATA mask8<>+32(SB)/8, $0x0000000000000000
-DATA mask8<>+40(SB)/8, $0x0000000000000000
-DATA mask8<>+48(SB)/8, $0x0000000000000000
-DATA mask8<>+56(SB)/8, $0x0000000000000000
-GLOBL mask8<>(SB), RODATA|NOPTR, $64
 
 // func activateTanhF64AVX2(y *float64, x *float64, n int)
 // Requires: AVX, AVX2, FMA3
@@ -3825,16 +7555,6 @@ end:
 	VZEROUPPER
 	RET
 
-DATA c8_8000000000000000<>+0(SB)/8, $0x8000000000000000
-DATA c8_8000000000000000<>+8(SB)/8, $0x8000000000000000
-DATA c8_8000000000000000<>+16(SB)/8, $0x8000000000000000
-DATA c8_8000000000000000<>+24(SB)/8, $0x8000000000000000
-DATA c8_8000000000000000<>+32(SB)/8, $0x8000000000000000
-DATA c8_8000000000000000<>+40(SB)/8, $0x8000000000000000
-DATA c8_8000000000000000<>+48(SB)/8, $0x8000000000000000
-DATA c8_8000000000000000<>+56(SB)/8, $0x8000000000000000
-GLOBL c8_8000000000000000<>(SB), RODATA|NOPTR, $64
-
 DATA c8_4034000000000000<>+0(SB)/8, $0x4034000000000000
 DATA c8_4034000000000000<>+8(SB)/8, $0x4034000000000000
 DATA c8_4034000000000000<>+16(SB)/8, $0x4034000000000000
@@ -3854,16 +7574,6 @@ DATA c8_3ff71547652b82fe<>+40(SB)/8, $0x3ff71547652b82fe
 DATA c8_3ff71547652b82fe<>+48(SB)/8, $0x3ff71547652b82fe
 DATA c8_3ff71547652b82fe<>+56(SB)/8, $0x3ff71547652b82fe
 GLOBL c8_3ff71547652b82fe<>(SB), RODATA|NOPTR, $64
-
-DATA c8_4338000000000000<>+0(SB)/8, $0x4338000000000000
-DATA c8_4338000000000000<>+8(SB)/8, $0x4338000000000000
-DATA c8_4338000000000000<>+16(SB)/8, $0x4338000000000000
-DATA c8_4338000000000000<>+24(SB)/8, $0x4338000000000000
-DATA c8_4338000000000000<>+32(SB)/8, $0x4338000000000000
-DATA c8_4338000000000000<>+40(SB)/8, $0x4338000000000000
-DATA c8_4338000000000000<>+48(SB)/8, $0x4338000000000000
-DATA c8_4338000000000000<>+56(SB)/8, $0x4338000000000000
-GLOBL c8_4338000000000000<>(SB), RODATA|NOPTR, $64
 
 DATA c8_3fe62e42fee00000<>+0(SB)/8, $0x3fe62e42fee00000
 DATA c8_3fe62e42fee00000<>+8(SB)/8, $0x3fe62e42fee00000
@@ -4004,16 +7714,6 @@ DATA c8_3fe0000000000000<>+40(SB)/8, $0x3fe0000000000000
 DATA c8_3fe0000000000000<>+48(SB)/8, $0x3fe0000000000000
 DATA c8_3fe0000000000000<>+56(SB)/8, $0x3fe0000000000000
 GLOBL c8_3fe0000000000000<>(SB), RODATA|NOPTR, $64
-
-DATA c8_3ff0000000000000<>+0(SB)/8, $0x3ff0000000000000
-DATA c8_3ff0000000000000<>+8(SB)/8, $0x3ff0000000000000
-DATA c8_3ff0000000000000<>+16(SB)/8, $0x3ff0000000000000
-DATA c8_3ff0000000000000<>+24(SB)/8, $0x3ff0000000000000
-DATA c8_3ff0000000000000<>+32(SB)/8, $0x3ff0000000000000
-DATA c8_3ff0000000000000<>+40(SB)/8, $0x3ff0000000000000
-DATA c8_3ff0000000000000<>+48(SB)/8, $0x3ff0000000000000
-DATA c8_3ff0000000000000<>+56(SB)/8, $0x3ff0000000000000
-GLOBL c8_3ff0000000000000<>(SB), RODATA|NOPTR, $64
 
 DATA c8_4000000000000000<>+0(SB)/8, $0x4000000000000000
 DATA c8_4000000000000000<>+8(SB)/8, $0x4000000000000000
@@ -4184,16 +7884,6 @@ rest:
 end:
 	VZEROUPPER
 	RET
-
-DATA c8_0<>+0(SB)/8, $0x0000000000000000
-DATA c8_0<>+8(SB)/8, $0x0000000000000000
-DATA c8_0<>+16(SB)/8, $0x0000000000000000
-DATA c8_0<>+24(SB)/8, $0x0000000000000000
-DATA c8_0<>+32(SB)/8, $0x0000000000000000
-DATA c8_0<>+40(SB)/8, $0x0000000000000000
-DATA c8_0<>+48(SB)/8, $0x0000000000000000
-DATA c8_0<>+56(SB)/8, $0x0000000000000000
-GLOBL c8_0<>(SB), RODATA|NOPTR, $64
 
 // func activateLeakyReLUF64AVX2(y *float64, x *float64, n int)
 // Requires: AVX, FMA3
@@ -4792,6 +8482,445 @@ DATA c8_c087700000000000<>+40(SB)/8, $0xc087700000000000
 DATA c8_c087700000000000<>+48(SB)/8, $0xc087700000000000
 DATA c8_c087700000000000<>+56(SB)/8, $0xc087700000000000
 GLOBL c8_c087700000000000<>(SB), RODATA|NOPTR, $64
+
+// func activateGELUF64AVX2(y *float64, x *float64, n int)
+// Requires: AVX, AVX2, FMA3
+TEXT ·activateGELUF64AVX2(SB), NOSPLIT, $0-24
+	MOVQ y+0(FP), AX
+	MOVQ x+8(FP), CX
+	MOVQ n+16(FP), DX
+
+loop:
+	CMPQ         DX, $0x00000004
+	JL           rest
+	VMOVUPD      (CX), Y0
+	VMOVUPD      c8_8000000000000000<>+0(SB), Y1
+	VANDNPD      Y0, Y1, Y1
+	VMOVUPD      c8_40435c28f5c28f5c<>+0(SB), Y2
+	VMINPD       Y1, Y2, Y2
+	VMULPD       Y2, Y2, Y1
+	VMOVUPD      Y1, Y3
+	VFNMADD231PD Y2, Y2, Y3
+	VMULPD       c8_bfe0000000000000<>+0(SB), Y1, Y1
+	VMULPD       c8_3fe0000000000000<>+0(SB), Y3, Y3
+	VMULPD       c8_3ff71547652b82fe<>+0(SB), Y1, Y4
+	VADDPD       c8_4338000000000000<>+0(SB), Y4, Y4
+	VSUBPD       c8_4338000000000000<>+0(SB), Y4, Y4
+	VMOVUPD      Y1, Y1
+	VFNMADD231PD c8_3fe62e42fee00000<>+0(SB), Y4, Y1
+	VFNMADD231PD c8_3dea39ef35793c76<>+0(SB), Y4, Y1
+	VMOVUPD      c8_3de6124613a86d09<>+0(SB), Y5
+	VFMADD213PD  c8_3e21eed8eff8d898<>+0(SB), Y1, Y5
+	VFMADD213PD  c8_3e5ae64567f544e4<>+0(SB), Y1, Y5
+	VFMADD213PD  c8_3e927e4fb7789f5c<>+0(SB), Y1, Y5
+	VFMADD213PD  c8_3ec71de3a556c734<>+0(SB), Y1, Y5
+	VFMADD213PD  c8_3efa01a01a01a01a<>+0(SB), Y1, Y5
+	VFMADD213PD  c8_3f2a01a01a01a01a<>+0(SB), Y1, Y5
+	VFMADD213PD  c8_3f56c16c16c16c17<>+0(SB), Y1, Y5
+	VFMADD213PD  c8_3f81111111111111<>+0(SB), Y1, Y5
+	VFMADD213PD  c8_3fa5555555555555<>+0(SB), Y1, Y5
+	VFMADD213PD  c8_3fc5555555555555<>+0(SB), Y1, Y5
+	VFMADD213PD  c8_3fe0000000000000<>+0(SB), Y1, Y5
+	VMULPD       Y1, Y5, Y5
+	VFMADD213PD  Y1, Y1, Y5
+	VMULPD       c8_3fe0000000000000<>+0(SB), Y4, Y1
+	VADDPD       c8_4338000000000000<>+0(SB), Y1, Y1
+	VSUBPD       c8_4338000000000000<>+0(SB), Y1, Y1
+	VSUBPD       Y1, Y4, Y4
+	VADDPD       c8_4338000000000000<>+0(SB), Y4, Y4
+	VPSLLQ       $0x34, Y4, Y4
+	VPADDQ       c8_3ff0000000000000<>+0(SB), Y4, Y4
+	VADDPD       c8_4338000000000000<>+0(SB), Y1, Y1
+	VPSLLQ       $0x34, Y1, Y1
+	VPADDQ       c8_3ff0000000000000<>+0(SB), Y1, Y1
+	VADDPD       c8_3ff0000000000000<>+0(SB), Y5, Y5
+	VMULPD       Y4, Y5, Y5
+	VMULPD       Y1, Y5, Y5
+	VFMADD231PD  Y5, Y3, Y5
+	VADDPD       c8_4010000000000000<>+0(SB), Y2, Y1
+	VSUBPD       c8_4010000000000000<>+0(SB), Y2, Y3
+	VDIVPD       Y1, Y3, Y3
+	VMOVUPD      c8_be107c23841f2418<>+0(SB), Y4
+	VFMADD213PD  c8_3dd9cdb282803aab<>+0(SB), Y3, Y4
+	VFMADD213PD  c8_3e4de9c79589114c<>+0(SB), Y3, Y4
+	VFMADD213PD  c8_3e4f2d2f3b77c46c<>+0(SB), Y3, Y4
+	VFMADD213PD  c8_be74847e4373b0a7<>+0(SB), Y3, Y4
+	VFMADD213PD  c8_be84b2089f327902<>+0(SB), Y3, Y4
+	VFMADD213PD  c8_3e91b39358d01ab7<>+0(SB), Y3, Y4
+	VFMADD213PD  c8_3eb11bdbb4b9b795<>+0(SB), Y3, Y4
+	VFMADD213PD  c8_bea4fa7e3d0b6358<>+0(SB), Y3, Y4
+	VFMADD213PD  c8_bed8d35a330a7994<>+0(SB), Y3, Y4
+	VFMADD213PD  c8_3ea7fe2b808bea7d<>+0(SB), Y3, Y4
+	VFMADD213PD  c8_3f026cf8e4f2d1e7<>+0(SB), Y3, Y4
+	VFMADD213PD  c8_bec00122d636a262<>+0(SB), Y3, Y4
+	VFMADD213PD  c8_bf2e4a4161f26bba<>+0(SB), Y3, Y4
+	VFMADD213PD  c8_3f217a4a700aa25f<>+0(SB), Y3, Y4
+	VFMADD213PD  c8_3f5ab825f7fa9fd8<>+0(SB), Y3, Y4
+	VFMADD213PD  c8_bf6c81719cb34c35<>+0(SB), Y3, Y4
+	VFMADD213PD  c8_bf7ee27610353562<>+0(SB), Y3, Y4
+	VFMADD213PD  c8_3faeec4cc3e45c7a<>+0(SB), Y3, Y4
+	VFMADD213PD  c8_bfc7dff2bff68873<>+0(SB), Y3, Y4
+	VFMADD213PD  c8_3fd8c6dbf2cfc2f9<>+0(SB), Y3, Y4
+	VFMADD213PD  c8_bfe373e3a893c287<>+0(SB), Y3, Y4
+	VFMADD213PD  c8_3fe82b4bb8c94dce<>+0(SB), Y3, Y4
+	VDIVPD       Y1, Y4, Y4
+	VMULPD       Y2, Y4, Y4
+	VMOVUPD      c8_0<>+0(SB), Y1
+	VMAXPD       Y0, Y1, Y1
+	VFNMADD231PD Y5, Y4, Y1
+	VMOVUPD      Y1, (AX)
+	ADDQ         $0x00000020, AX
+	ADDQ         $0x00000020, CX
+	SUBQ         $0x00000004, DX
+	JMP          loop
+
+rest:
+	TESTQ        DX, DX
+	JZ           end
+	MOVQ         $0x0000000000000004, BX
+	SUBQ         DX, BX
+	LEAQ         mask8<>+0(SB), DX
+	VMOVUPD      (DX)(BX*8), Y0
+	VMASKMOVPD   (CX), Y0, Y1
+	VMOVUPD      c8_8000000000000000<>+0(SB), Y2
+	VANDNPD      Y1, Y2, Y2
+	VMOVUPD      c8_40435c28f5c28f5c<>+0(SB), Y3
+	VMINPD       Y2, Y3, Y3
+	VMULPD       Y3, Y3, Y2
+	VMOVUPD      Y2, Y4
+	VFNMADD231PD Y3, Y3, Y4
+	VMULPD       c8_bfe0000000000000<>+0(SB), Y2, Y2
+	VMULPD       c8_3fe0000000000000<>+0(SB), Y4, Y4
+	VMULPD       c8_3ff71547652b82fe<>+0(SB), Y2, Y5
+	VADDPD       c8_4338000000000000<>+0(SB), Y5, Y5
+	VSUBPD       c8_4338000000000000<>+0(SB), Y5, Y5
+	VMOVUPD      Y2, Y2
+	VFNMADD231PD c8_3fe62e42fee00000<>+0(SB), Y5, Y2
+	VFNMADD231PD c8_3dea39ef35793c76<>+0(SB), Y5, Y2
+	VMOVUPD      c8_3de6124613a86d09<>+0(SB), Y6
+	VFMADD213PD  c8_3e21eed8eff8d898<>+0(SB), Y2, Y6
+	VFMADD213PD  c8_3e5ae64567f544e4<>+0(SB), Y2, Y6
+	VFMADD213PD  c8_3e927e4fb7789f5c<>+0(SB), Y2, Y6
+	VFMADD213PD  c8_3ec71de3a556c734<>+0(SB), Y2, Y6
+	VFMADD213PD  c8_3efa01a01a01a01a<>+0(SB), Y2, Y6
+	VFMADD213PD  c8_3f2a01a01a01a01a<>+0(SB), Y2, Y6
+	VFMADD213PD  c8_3f56c16c16c16c17<>+0(SB), Y2, Y6
+	VFMADD213PD  c8_3f81111111111111<>+0(SB), Y2, Y6
+	VFMADD213PD  c8_3fa5555555555555<>+0(SB), Y2, Y6
+	VFMADD213PD  c8_3fc5555555555555<>+0(SB), Y2, Y6
+	VFMADD213PD  c8_3fe0000000000000<>+0(SB), Y2, Y6
+	VMULPD       Y2, Y6, Y6
+	VFMADD213PD  Y2, Y2, Y6
+	VMULPD       c8_3fe0000000000000<>+0(SB), Y5, Y2
+	VADDPD       c8_4338000000000000<>+0(SB), Y2, Y2
+	VSUBPD       c8_4338000000000000<>+0(SB), Y2, Y2
+	VSUBPD       Y2, Y5, Y5
+	VADDPD       c8_4338000000000000<>+0(SB), Y5, Y5
+	VPSLLQ       $0x34, Y5, Y5
+	VPADDQ       c8_3ff0000000000000<>+0(SB), Y5, Y5
+	VADDPD       c8_4338000000000000<>+0(SB), Y2, Y2
+	VPSLLQ       $0x34, Y2, Y2
+	VPADDQ       c8_3ff0000000000000<>+0(SB), Y2, Y2
+	VADDPD       c8_3ff0000000000000<>+0(SB), Y6, Y6
+	VMULPD       Y5, Y6, Y6
+	VMULPD       Y2, Y6, Y6
+	VFMADD231PD  Y6, Y4, Y6
+	VADDPD       c8_4010000000000000<>+0(SB), Y3, Y2
+	VSUBPD       c8_4010000000000000<>+0(SB), Y3, Y4
+	VDIVPD       Y2, Y4, Y4
+	VMOVUPD      c8_be107c23841f2418<>+0(SB), Y5
+	VFMADD213PD  c8_3dd9cdb282803aab<>+0(SB), Y4, Y5
+	VFMADD213PD  c8_3e4de9c79589114c<>+0(SB), Y4, Y5
+	VFMADD213PD  c8_3e4f2d2f3b77c46c<>+0(SB), Y4, Y5
+	VFMADD213PD  c8_be74847e4373b0a7<>+0(SB), Y4, Y5
+	VFMADD213PD  c8_be84b2089f327902<>+0(SB), Y4, Y5
+	VFMADD213PD  c8_3e91b39358d01ab7<>+0(SB), Y4, Y5
+	VFMADD213PD  c8_3eb11bdbb4b9b795<>+0(SB), Y4, Y5
+	VFMADD213PD  c8_bea4fa7e3d0b6358<>+0(SB), Y4, Y5
+	VFMADD213PD  c8_bed8d35a330a7994<>+0(SB), Y4, Y5
+	VFMADD213PD  c8_3ea7fe2b808bea7d<>+0(SB), Y4, Y5
+	VFMADD213PD  c8_3f026cf8e4f2d1e7<>+0(SB), Y4, Y5
+	VFMADD213PD  c8_bec00122d636a262<>+0(SB), Y4, Y5
+	VFMADD213PD  c8_bf2e4a4161f26bba<>+0(SB), Y4, Y5
+	VFMADD213PD  c8_3f217a4a700aa25f<>+0(SB), Y4, Y5
+	VFMADD213PD  c8_3f5ab825f7fa9fd8<>+0(SB), Y4, Y5
+	VFMADD213PD  c8_bf6c81719cb34c35<>+0(SB), Y4, Y5
+	VFMADD213PD  c8_bf7ee27610353562<>+0(SB), Y4, Y5
+	VFMADD213PD  c8_3faeec4cc3e45c7a<>+0(SB), Y4, Y5
+	VFMADD213PD  c8_bfc7dff2bff68873<>+0(SB), Y4, Y5
+	VFMADD213PD  c8_3fd8c6dbf2cfc2f9<>+0(SB), Y4, Y5
+	VFMADD213PD  c8_bfe373e3a893c287<>+0(SB), Y4, Y5
+	VFMADD213PD  c8_3fe82b4bb8c94dce<>+0(SB), Y4, Y5
+	VDIVPD       Y2, Y5, Y5
+	VMULPD       Y3, Y5, Y5
+	VMOVUPD      c8_0<>+0(SB), Y2
+	VMAXPD       Y1, Y2, Y2
+	VFNMADD231PD Y6, Y5, Y2
+	VMASKMOVPD   Y2, Y0, (AX)
+
+end:
+	VZEROUPPER
+	RET
+
+DATA c8_40435c28f5c28f5c<>+0(SB)/8, $0x40435c28f5c28f5c
+DATA c8_40435c28f5c28f5c<>+8(SB)/8, $0x40435c28f5c28f5c
+DATA c8_40435c28f5c28f5c<>+16(SB)/8, $0x40435c28f5c28f5c
+DATA c8_40435c28f5c28f5c<>+24(SB)/8, $0x40435c28f5c28f5c
+DATA c8_40435c28f5c28f5c<>+32(SB)/8, $0x40435c28f5c28f5c
+DATA c8_40435c28f5c28f5c<>+40(SB)/8, $0x40435c28f5c28f5c
+DATA c8_40435c28f5c28f5c<>+48(SB)/8, $0x40435c28f5c28f5c
+DATA c8_40435c28f5c28f5c<>+56(SB)/8, $0x40435c28f5c28f5c
+GLOBL c8_40435c28f5c28f5c<>(SB), RODATA|NOPTR, $64
+
+DATA c8_bfe0000000000000<>+0(SB)/8, $0xbfe0000000000000
+DATA c8_bfe0000000000000<>+8(SB)/8, $0xbfe0000000000000
+DATA c8_bfe0000000000000<>+16(SB)/8, $0xbfe0000000000000
+DATA c8_bfe0000000000000<>+24(SB)/8, $0xbfe0000000000000
+DATA c8_bfe0000000000000<>+32(SB)/8, $0xbfe0000000000000
+DATA c8_bfe0000000000000<>+40(SB)/8, $0xbfe0000000000000
+DATA c8_bfe0000000000000<>+48(SB)/8, $0xbfe0000000000000
+DATA c8_bfe0000000000000<>+56(SB)/8, $0xbfe0000000000000
+GLOBL c8_bfe0000000000000<>(SB), RODATA|NOPTR, $64
+
+DATA c8_4010000000000000<>+0(SB)/8, $0x4010000000000000
+DATA c8_4010000000000000<>+8(SB)/8, $0x4010000000000000
+DATA c8_4010000000000000<>+16(SB)/8, $0x4010000000000000
+DATA c8_4010000000000000<>+24(SB)/8, $0x4010000000000000
+DATA c8_4010000000000000<>+32(SB)/8, $0x4010000000000000
+DATA c8_4010000000000000<>+40(SB)/8, $0x4010000000000000
+DATA c8_4010000000000000<>+48(SB)/8, $0x4010000000000000
+DATA c8_4010000000000000<>+56(SB)/8, $0x4010000000000000
+GLOBL c8_4010000000000000<>(SB), RODATA|NOPTR, $64
+
+DATA c8_be107c23841f2418<>+0(SB)/8, $0xbe107c23841f2418
+DATA c8_be107c23841f2418<>+8(SB)/8, $0xbe107c23841f2418
+DATA c8_be107c23841f2418<>+16(SB)/8, $0xbe107c23841f2418
+DATA c8_be107c23841f2418<>+24(SB)/8, $0xbe107c23841f2418
+DATA c8_be107c23841f2418<>+32(SB)/8, $0xbe107c23841f2418
+DATA c8_be107c23841f2418<>+40(SB)/8, $0xbe107c23841f2418
+DATA c8_be107c23841f2418<>+48(SB)/8, $0xbe107c23841f2418
+DATA c8_be107c23841f2418<>+56(SB)/8, $0xbe107c23841f2418
+GLOBL c8_be107c23841f2418<>(SB), RODATA|NOPTR, $64
+
+DATA c8_3dd9cdb282803aab<>+0(SB)/8, $0x3dd9cdb282803aab
+DATA c8_3dd9cdb282803aab<>+8(SB)/8, $0x3dd9cdb282803aab
+DATA c8_3dd9cdb282803aab<>+16(SB)/8, $0x3dd9cdb282803aab
+DATA c8_3dd9cdb282803aab<>+24(SB)/8, $0x3dd9cdb282803aab
+DATA c8_3dd9cdb282803aab<>+32(SB)/8, $0x3dd9cdb282803aab
+DATA c8_3dd9cdb282803aab<>+40(SB)/8, $0x3dd9cdb282803aab
+DATA c8_3dd9cdb282803aab<>+48(SB)/8, $0x3dd9cdb282803aab
+DATA c8_3dd9cdb282803aab<>+56(SB)/8, $0x3dd9cdb282803aab
+GLOBL c8_3dd9cdb282803aab<>(SB), RODATA|NOPTR, $64
+
+DATA c8_3e4de9c79589114c<>+0(SB)/8, $0x3e4de9c79589114c
+DATA c8_3e4de9c79589114c<>+8(SB)/8, $0x3e4de9c79589114c
+DATA c8_3e4de9c79589114c<>+16(SB)/8, $0x3e4de9c79589114c
+DATA c8_3e4de9c79589114c<>+24(SB)/8, $0x3e4de9c79589114c
+DATA c8_3e4de9c79589114c<>+32(SB)/8, $0x3e4de9c79589114c
+DATA c8_3e4de9c79589114c<>+40(SB)/8, $0x3e4de9c79589114c
+DATA c8_3e4de9c79589114c<>+48(SB)/8, $0x3e4de9c79589114c
+DATA c8_3e4de9c79589114c<>+56(SB)/8, $0x3e4de9c79589114c
+GLOBL c8_3e4de9c79589114c<>(SB), RODATA|NOPTR, $64
+
+DATA c8_3e4f2d2f3b77c46c<>+0(SB)/8, $0x3e4f2d2f3b77c46c
+DATA c8_3e4f2d2f3b77c46c<>+8(SB)/8, $0x3e4f2d2f3b77c46c
+DATA c8_3e4f2d2f3b77c46c<>+16(SB)/8, $0x3e4f2d2f3b77c46c
+DATA c8_3e4f2d2f3b77c46c<>+24(SB)/8, $0x3e4f2d2f3b77c46c
+DATA c8_3e4f2d2f3b77c46c<>+32(SB)/8, $0x3e4f2d2f3b77c46c
+DATA c8_3e4f2d2f3b77c46c<>+40(SB)/8, $0x3e4f2d2f3b77c46c
+DATA c8_3e4f2d2f3b77c46c<>+48(SB)/8, $0x3e4f2d2f3b77c46c
+DATA c8_3e4f2d2f3b77c46c<>+56(SB)/8, $0x3e4f2d2f3b77c46c
+GLOBL c8_3e4f2d2f3b77c46c<>(SB), RODATA|NOPTR, $64
+
+DATA c8_be74847e4373b0a7<>+0(SB)/8, $0xbe74847e4373b0a7
+DATA c8_be74847e4373b0a7<>+8(SB)/8, $0xbe74847e4373b0a7
+DATA c8_be74847e4373b0a7<>+16(SB)/8, $0xbe74847e4373b0a7
+DATA c8_be74847e4373b0a7<>+24(SB)/8, $0xbe74847e4373b0a7
+DATA c8_be74847e4373b0a7<>+32(SB)/8, $0xbe74847e4373b0a7
+DATA c8_be74847e4373b0a7<>+40(SB)/8, $0xbe74847e4373b0a7
+DATA c8_be74847e4373b0a7<>+48(SB)/8, $0xbe74847e4373b0a7
+DATA c8_be74847e4373b0a7<>+56(SB)/8, $0xbe74847e4373b0a7
+GLOBL c8_be74847e4373b0a7<>(SB), RODATA|NOPTR, $64
+
+DATA c8_be84b2089f327902<>+0(SB)/8, $0xbe84b2089f327902
+DATA c8_be84b2089f327902<>+8(SB)/8, $0xbe84b2089f327902
+DATA c8_be84b2089f327902<>+16(SB)/8, $0xbe84b2089f327902
+DATA c8_be84b2089f327902<>+24(SB)/8, $0xbe84b2089f327902
+DATA c8_be84b2089f327902<>+32(SB)/8, $0xbe84b2089f327902
+DATA c8_be84b2089f327902<>+40(SB)/8, $0xbe84b2089f327902
+DATA c8_be84b2089f327902<>+48(SB)/8, $0xbe84b2089f327902
+DATA c8_be84b2089f327902<>+56(SB)/8, $0xbe84b2089f327902
+GLOBL c8_be84b2089f327902<>(SB), RODATA|NOPTR, $64
+
+DATA c8_3e91b39358d01ab7<>+0(SB)/8, $0x3e91b39358d01ab7
+DATA c8_3e91b39358d01ab7<>+8(SB)/8, $0x3e91b39358d01ab7
+DATA c8_3e91b39358d01ab7<>+16(SB)/8, $0x3e91b39358d01ab7
+DATA c8_3e91b39358d01ab7<>+24(SB)/8, $0x3e91b39358d01ab7
+DATA c8_3e91b39358d01ab7<>+32(SB)/8, $0x3e91b39358d01ab7
+DATA c8_3e91b39358d01ab7<>+40(SB)/8, $0x3e91b39358d01ab7
+DATA c8_3e91b39358d01ab7<>+48(SB)/8, $0x3e91b39358d01ab7
+DATA c8_3e91b39358d01ab7<>+56(SB)/8, $0x3e91b39358d01ab7
+GLOBL c8_3e91b39358d01ab7<>(SB), RODATA|NOPTR, $64
+
+DATA c8_3eb11bdbb4b9b795<>+0(SB)/8, $0x3eb11bdbb4b9b795
+DATA c8_3eb11bdbb4b9b795<>+8(SB)/8, $0x3eb11bdbb4b9b795
+DATA c8_3eb11bdbb4b9b795<>+16(SB)/8, $0x3eb11bdbb4b9b795
+DATA c8_3eb11bdbb4b9b795<>+24(SB)/8, $0x3eb11bdbb4b9b795
+DATA c8_3eb11bdbb4b9b795<>+32(SB)/8, $0x3eb11bdbb4b9b795
+DATA c8_3eb11bdbb4b9b795<>+40(SB)/8, $0x3eb11bdbb4b9b795
+DATA c8_3eb11bdbb4b9b795<>+48(SB)/8, $0x3eb11bdbb4b9b795
+DATA c8_3eb11bdbb4b9b795<>+56(SB)/8, $0x3eb11bdbb4b9b795
+GLOBL c8_3eb11bdbb4b9b795<>(SB), RODATA|NOPTR, $64
+
+DATA c8_bea4fa7e3d0b6358<>+0(SB)/8, $0xbea4fa7e3d0b6358
+DATA c8_bea4fa7e3d0b6358<>+8(SB)/8, $0xbea4fa7e3d0b6358
+DATA c8_bea4fa7e3d0b6358<>+16(SB)/8, $0xbea4fa7e3d0b6358
+DATA c8_bea4fa7e3d0b6358<>+24(SB)/8, $0xbea4fa7e3d0b6358
+DATA c8_bea4fa7e3d0b6358<>+32(SB)/8, $0xbea4fa7e3d0b6358
+DATA c8_bea4fa7e3d0b6358<>+40(SB)/8, $0xbea4fa7e3d0b6358
+DATA c8_bea4fa7e3d0b6358<>+48(SB)/8, $0xbea4fa7e3d0b6358
+DATA c8_bea4fa7e3d0b6358<>+56(SB)/8, $0xbea4fa7e3d0b6358
+GLOBL c8_bea4fa7e3d0b6358<>(SB), RODATA|NOPTR, $64
+
+DATA c8_bed8d35a330a7994<>+0(SB)/8, $0xbed8d35a330a7994
+DATA c8_bed8d35a330a7994<>+8(SB)/8, $0xbed8d35a330a7994
+DATA c8_bed8d35a330a7994<>+16(SB)/8, $0xbed8d35a330a7994
+DATA c8_bed8d35a330a7994<>+24(SB)/8, $0xbed8d35a330a7994
+DATA c8_bed8d35a330a7994<>+32(SB)/8, $0xbed8d35a330a7994
+DATA c8_bed8d35a330a7994<>+40(SB)/8, $0xbed8d35a330a7994
+DATA c8_bed8d35a330a7994<>+48(SB)/8, $0xbed8d35a330a7994
+DATA c8_bed8d35a330a7994<>+56(SB)/8, $0xbed8d35a330a7994
+GLOBL c8_bed8d35a330a7994<>(SB), RODATA|NOPTR, $64
+
+DATA c8_3ea7fe2b808bea7d<>+0(SB)/8, $0x3ea7fe2b808bea7d
+DATA c8_3ea7fe2b808bea7d<>+8(SB)/8, $0x3ea7fe2b808bea7d
+DATA c8_3ea7fe2b808bea7d<>+16(SB)/8, $0x3ea7fe2b808bea7d
+DATA c8_3ea7fe2b808bea7d<>+24(SB)/8, $0x3ea7fe2b808bea7d
+DATA c8_3ea7fe2b808bea7d<>+32(SB)/8, $0x3ea7fe2b808bea7d
+DATA c8_3ea7fe2b808bea7d<>+40(SB)/8, $0x3ea7fe2b808bea7d
+DATA c8_3ea7fe2b808bea7d<>+48(SB)/8, $0x3ea7fe2b808bea7d
+DATA c8_3ea7fe2b808bea7d<>+56(SB)/8, $0x3ea7fe2b808bea7d
+GLOBL c8_3ea7fe2b808bea7d<>(SB), RODATA|NOPTR, $64
+
+DATA c8_3f026cf8e4f2d1e7<>+0(SB)/8, $0x3f026cf8e4f2d1e7
+DATA c8_3f026cf8e4f2d1e7<>+8(SB)/8, $0x3f026cf8e4f2d1e7
+DATA c8_3f026cf8e4f2d1e7<>+16(SB)/8, $0x3f026cf8e4f2d1e7
+DATA c8_3f026cf8e4f2d1e7<>+24(SB)/8, $0x3f026cf8e4f2d1e7
+DATA c8_3f026cf8e4f2d1e7<>+32(SB)/8, $0x3f026cf8e4f2d1e7
+DATA c8_3f026cf8e4f2d1e7<>+40(SB)/8, $0x3f026cf8e4f2d1e7
+DATA c8_3f026cf8e4f2d1e7<>+48(SB)/8, $0x3f026cf8e4f2d1e7
+DATA c8_3f026cf8e4f2d1e7<>+56(SB)/8, $0x3f026cf8e4f2d1e7
+GLOBL c8_3f026cf8e4f2d1e7<>(SB), RODATA|NOPTR, $64
+
+DATA c8_bec00122d636a262<>+0(SB)/8, $0xbec00122d636a262
+DATA c8_bec00122d636a262<>+8(SB)/8, $0xbec00122d636a262
+DATA c8_bec00122d636a262<>+16(SB)/8, $0xbec00122d636a262
+DATA c8_bec00122d636a262<>+24(SB)/8, $0xbec00122d636a262
+DATA c8_bec00122d636a262<>+32(SB)/8, $0xbec00122d636a262
+DATA c8_bec00122d636a262<>+40(SB)/8, $0xbec00122d636a262
+DATA c8_bec00122d636a262<>+48(SB)/8, $0xbec00122d636a262
+DATA c8_bec00122d636a262<>+56(SB)/8, $0xbec00122d636a262
+GLOBL c8_bec00122d636a262<>(SB), RODATA|NOPTR, $64
+
+DATA c8_bf2e4a4161f26bba<>+0(SB)/8, $0xbf2e4a4161f26bba
+DATA c8_bf2e4a4161f26bba<>+8(SB)/8, $0xbf2e4a4161f26bba
+DATA c8_bf2e4a4161f26bba<>+16(SB)/8, $0xbf2e4a4161f26bba
+DATA c8_bf2e4a4161f26bba<>+24(SB)/8, $0xbf2e4a4161f26bba
+DATA c8_bf2e4a4161f26bba<>+32(SB)/8, $0xbf2e4a4161f26bba
+DATA c8_bf2e4a4161f26bba<>+40(SB)/8, $0xbf2e4a4161f26bba
+DATA c8_bf2e4a4161f26bba<>+48(SB)/8, $0xbf2e4a4161f26bba
+DATA c8_bf2e4a4161f26bba<>+56(SB)/8, $0xbf2e4a4161f26bba
+GLOBL c8_bf2e4a4161f26bba<>(SB), RODATA|NOPTR, $64
+
+DATA c8_3f217a4a700aa25f<>+0(SB)/8, $0x3f217a4a700aa25f
+DATA c8_3f217a4a700aa25f<>+8(SB)/8, $0x3f217a4a700aa25f
+DATA c8_3f217a4a700aa25f<>+16(SB)/8, $0x3f217a4a700aa25f
+DATA c8_3f217a4a700aa25f<>+24(SB)/8, $0x3f217a4a700aa25f
+DATA c8_3f217a4a700aa25f<>+32(SB)/8, $0x3f217a4a700aa25f
+DATA c8_3f217a4a700aa25f<>+40(SB)/8, $0x3f217a4a700aa25f
+DATA c8_3f217a4a700aa25f<>+48(SB)/8, $0x3f217a4a700aa25f
+DATA c8_3f217a4a700aa25f<>+56(SB)/8, $0x3f217a4a700aa25f
+GLOBL c8_3f217a4a700aa25f<>(SB), RODATA|NOPTR, $64
+
+DATA c8_3f5ab825f7fa9fd8<>+0(SB)/8, $0x3f5ab825f7fa9fd8
+DATA c8_3f5ab825f7fa9fd8<>+8(SB)/8, $0x3f5ab825f7fa9fd8
+DATA c8_3f5ab825f7fa9fd8<>+16(SB)/8, $0x3f5ab825f7fa9fd8
+DATA c8_3f5ab825f7fa9fd8<>+24(SB)/8, $0x3f5ab825f7fa9fd8
+DATA c8_3f5ab825f7fa9fd8<>+32(SB)/8, $0x3f5ab825f7fa9fd8
+DATA c8_3f5ab825f7fa9fd8<>+40(SB)/8, $0x3f5ab825f7fa9fd8
+DATA c8_3f5ab825f7fa9fd8<>+48(SB)/8, $0x3f5ab825f7fa9fd8
+DATA c8_3f5ab825f7fa9fd8<>+56(SB)/8, $0x3f5ab825f7fa9fd8
+GLOBL c8_3f5ab825f7fa9fd8<>(SB), RODATA|NOPTR, $64
+
+DATA c8_bf6c81719cb34c35<>+0(SB)/8, $0xbf6c81719cb34c35
+DATA c8_bf6c81719cb34c35<>+8(SB)/8, $0xbf6c81719cb34c35
+DATA c8_bf6c81719cb34c35<>+16(SB)/8, $0xbf6c81719cb34c35
+DATA c8_bf6c81719cb34c35<>+24(SB)/8, $0xbf6c81719cb34c35
+DATA c8_bf6c81719cb34c35<>+32(SB)/8, $0xbf6c81719cb34c35
+DATA c8_bf6c81719cb34c35<>+40(SB)/8, $0xbf6c81719cb34c35
+DATA c8_bf6c81719cb34c35<>+48(SB)/8, $0xbf6c81719cb34c35
+DATA c8_bf6c81719cb34c35<>+56(SB)/8, $0xbf6c81719cb34c35
+GLOBL c8_bf6c81719cb34c35<>(SB), RODATA|NOPTR, $64
+
+DATA c8_bf7ee27610353562<>+0(SB)/8, $0xbf7ee27610353562
+DATA c8_bf7ee27610353562<>+8(SB)/8, $0xbf7ee27610353562
+DATA c8_bf7ee27610353562<>+16(SB)/8, $0xbf7ee27610353562
+DATA c8_bf7ee27610353562<>+24(SB)/8, $0xbf7ee27610353562
+DATA c8_bf7ee27610353562<>+32(SB)/8, $0xbf7ee27610353562
+DATA c8_bf7ee27610353562<>+40(SB)/8, $0xbf7ee27610353562
+DATA c8_bf7ee27610353562<>+48(SB)/8, $0xbf7ee27610353562
+DATA c8_bf7ee27610353562<>+56(SB)/8, $0xbf7ee27610353562
+GLOBL c8_bf7ee27610353562<>(SB), RODATA|NOPTR, $64
+
+DATA c8_3faeec4cc3e45c7a<>+0(SB)/8, $0x3faeec4cc3e45c7a
+DATA c8_3faeec4cc3e45c7a<>+8(SB)/8, $0x3faeec4cc3e45c7a
+DATA c8_3faeec4cc3e45c7a<>+16(SB)/8, $0x3faeec4cc3e45c7a
+DATA c8_3faeec4cc3e45c7a<>+24(SB)/8, $0x3faeec4cc3e45c7a
+DATA c8_3faeec4cc3e45c7a<>+32(SB)/8, $0x3faeec4cc3e45c7a
+DATA c8_3faeec4cc3e45c7a<>+40(SB)/8, $0x3faeec4cc3e45c7a
+DATA c8_3faeec4cc3e45c7a<>+48(SB)/8, $0x3faeec4cc3e45c7a
+DATA c8_3faeec4cc3e45c7a<>+56(SB)/8, $0x3faeec4cc3e45c7a
+GLOBL c8_3faeec4cc3e45c7a<>(SB), RODATA|NOPTR, $64
+
+DATA c8_bfc7dff2bff68873<>+0(SB)/8, $0xbfc7dff2bff68873
+DATA c8_bfc7dff2bff68873<>+8(SB)/8, $0xbfc7dff2bff68873
+DATA c8_bfc7dff2bff68873<>+16(SB)/8, $0xbfc7dff2bff68873
+DATA c8_bfc7dff2bff68873<>+24(SB)/8, $0xbfc7dff2bff68873
+DATA c8_bfc7dff2bff68873<>+32(SB)/8, $0xbfc7dff2bff68873
+DATA c8_bfc7dff2bff68873<>+40(SB)/8, $0xbfc7dff2bff68873
+DATA c8_bfc7dff2bff68873<>+48(SB)/8, $0xbfc7dff2bff68873
+DATA c8_bfc7dff2bff68873<>+56(SB)/8, $0xbfc7dff2bff68873
+GLOBL c8_bfc7dff2bff68873<>(SB), RODATA|NOPTR, $64
+
+DATA c8_3fd8c6dbf2cfc2f9<>+0(SB)/8, $0x3fd8c6dbf2cfc2f9
+DATA c8_3fd8c6dbf2cfc2f9<>+8(SB)/8, $0x3fd8c6dbf2cfc2f9
+DATA c8_3fd8c6dbf2cfc2f9<>+16(SB)/8, $0x3fd8c6dbf2cfc2f9
+DATA c8_3fd8c6dbf2cfc2f9<>+24(SB)/8, $0x3fd8c6dbf2cfc2f9
+DATA c8_3fd8c6dbf2cfc2f9<>+32(SB)/8, $0x3fd8c6dbf2cfc2f9
+DATA c8_3fd8c6dbf2cfc2f9<>+40(SB)/8, $0x3fd8c6dbf2cfc2f9
+DATA c8_3fd8c6dbf2cfc2f9<>+48(SB)/8, $0x3fd8c6dbf2cfc2f9
+DATA c8_3fd8c6dbf2cfc2f9<>+56(SB)/8, $0x3fd8c6dbf2cfc2f9
+GLOBL c8_3fd8c6dbf2cfc2f9<>(SB), RODATA|NOPTR, $64
+
+DATA c8_bfe373e3a893c287<>+0(SB)/8, $0xbfe373e3a893c287
+DATA c8_bfe373e3a893c287<>+8(SB)/8, $0xbfe373e3a893c287
+DATA c8_bfe373e3a893c287<>+16(SB)/8, $0xbfe373e3a893c287
+DATA c8_bfe373e3a893c287<>+24(SB)/8, $0xbfe373e3a893c287
+DATA c8_bfe373e3a893c287<>+32(SB)/8, $0xbfe373e3a893c287
+DATA c8_bfe373e3a893c287<>+40(SB)/8, $0xbfe373e3a893c287
+DATA c8_bfe373e3a893c287<>+48(SB)/8, $0xbfe373e3a893c287
+DATA c8_bfe373e3a893c287<>+56(SB)/8, $0xbfe373e3a893c287
+GLOBL c8_bfe373e3a893c287<>(SB), RODATA|NOPTR, $64
+
+DATA c8_3fe82b4bb8c94dce<>+0(SB)/8, $0x3fe82b4bb8c94dce
+DATA c8_3fe82b4bb8c94dce<>+8(SB)/8, $0x3fe82b4bb8c94dce
+DATA c8_3fe82b4bb8c94dce<>+16(SB)/8, $0x3fe82b4bb8c94dce
+DATA c8_3fe82b4bb8c94dce<>+24(SB)/8, $0x3fe82b4bb8c94dce
+DATA c8_3fe82b4bb8c94dce<>+32(SB)/8, $0x3fe82b4bb8c94dce
+DATA c8_3fe82b4bb8c94dce<>+40(SB)/8, $0x3fe82b4bb8c94dce
+DATA c8_3fe82b4bb8c94dce<>+48(SB)/8, $0x3fe82b4bb8c94dce
+DATA c8_3fe82b4bb8c94dce<>+56(SB)/8, $0x3fe82b4bb8c94dce
+GLOBL c8_3fe82b4bb8c94dce<>(SB), RODATA|NOPTR, $64
 
 // func activateGELUTanhF64AVX2(y *float64, x *float64, n int)
 // Requires: AVX, AVX2, FMA3
@@ -5461,6 +9590,203 @@ end:
 	VZEROUPPER
 	RET
 
+// func slopeGELUF64AVX2(d *float64, x *float64, y *float64, n int)
+// Requires: AVX, AVX2, FMA3
+TEXT ·slopeGELUF64AVX2(SB), NOSPLIT, $0-32
+	MOVQ d+0(FP), AX
+	MOVQ x+8(FP), CX
+	MOVQ y+16(FP), DX
+	MOVQ n+24(FP), BX
+
+loop:
+	CMPQ         BX, $0x00000004
+	JL           rest
+	VMOVUPD      (CX), Y0
+	VMOVUPD      c8_8000000000000000<>+0(SB), Y1
+	VANDNPD      Y0, Y1, Y1
+	VMOVUPD      c8_40435c28f5c28f5c<>+0(SB), Y2
+	VMINPD       Y1, Y2, Y2
+	VMULPD       Y2, Y2, Y1
+	VMOVUPD      Y1, Y3
+	VFNMADD231PD Y2, Y2, Y3
+	VMULPD       c8_bfe0000000000000<>+0(SB), Y1, Y1
+	VMULPD       c8_3fe0000000000000<>+0(SB), Y3, Y3
+	VMULPD       c8_3ff71547652b82fe<>+0(SB), Y1, Y4
+	VADDPD       c8_4338000000000000<>+0(SB), Y4, Y4
+	VSUBPD       c8_4338000000000000<>+0(SB), Y4, Y4
+	VMOVUPD      Y1, Y1
+	VFNMADD231PD c8_3fe62e42fee00000<>+0(SB), Y4, Y1
+	VFNMADD231PD c8_3dea39ef35793c76<>+0(SB), Y4, Y1
+	VMOVUPD      c8_3de6124613a86d09<>+0(SB), Y5
+	VFMADD213PD  c8_3e21eed8eff8d898<>+0(SB), Y1, Y5
+	VFMADD213PD  c8_3e5ae64567f544e4<>+0(SB), Y1, Y5
+	VFMADD213PD  c8_3e927e4fb7789f5c<>+0(SB), Y1, Y5
+	VFMADD213PD  c8_3ec71de3a556c734<>+0(SB), Y1, Y5
+	VFMADD213PD  c8_3efa01a01a01a01a<>+0(SB), Y1, Y5
+	VFMADD213PD  c8_3f2a01a01a01a01a<>+0(SB), Y1, Y5
+	VFMADD213PD  c8_3f56c16c16c16c17<>+0(SB), Y1, Y5
+	VFMADD213PD  c8_3f81111111111111<>+0(SB), Y1, Y5
+	VFMADD213PD  c8_3fa5555555555555<>+0(SB), Y1, Y5
+	VFMADD213PD  c8_3fc5555555555555<>+0(SB), Y1, Y5
+	VFMADD213PD  c8_3fe0000000000000<>+0(SB), Y1, Y5
+	VMULPD       Y1, Y5, Y5
+	VFMADD213PD  Y1, Y1, Y5
+	VMULPD       c8_3fe0000000000000<>+0(SB), Y4, Y1
+	VADDPD       c8_4338000000000000<>+0(SB), Y1, Y1
+	VSUBPD       c8_4338000000000000<>+0(SB), Y1, Y1
+	VSUBPD       Y1, Y4, Y4
+	VADDPD       c8_4338000000000000<>+0(SB), Y4, Y4
+	VPSLLQ       $0x34, Y4, Y4
+	VPADDQ       c8_3ff0000000000000<>+0(SB), Y4, Y4
+	VADDPD       c8_4338000000000000<>+0(SB), Y1, Y1
+	VPSLLQ       $0x34, Y1, Y1
+	VPADDQ       c8_3ff0000000000000<>+0(SB), Y1, Y1
+	VADDPD       c8_3ff0000000000000<>+0(SB), Y5, Y5
+	VMULPD       Y4, Y5, Y5
+	VMULPD       Y1, Y5, Y5
+	VFMADD231PD  Y5, Y3, Y5
+	VADDPD       c8_4010000000000000<>+0(SB), Y2, Y1
+	VSUBPD       c8_4010000000000000<>+0(SB), Y2, Y3
+	VDIVPD       Y1, Y3, Y3
+	VMOVUPD      c8_be107c23841f2418<>+0(SB), Y4
+	VFMADD213PD  c8_3dd9cdb282803aab<>+0(SB), Y3, Y4
+	VFMADD213PD  c8_3e4de9c79589114c<>+0(SB), Y3, Y4
+	VFMADD213PD  c8_3e4f2d2f3b77c46c<>+0(SB), Y3, Y4
+	VFMADD213PD  c8_be74847e4373b0a7<>+0(SB), Y3, Y4
+	VFMADD213PD  c8_be84b2089f327902<>+0(SB), Y3, Y4
+	VFMADD213PD  c8_3e91b39358d01ab7<>+0(SB), Y3, Y4
+	VFMADD213PD  c8_3eb11bdbb4b9b795<>+0(SB), Y3, Y4
+	VFMADD213PD  c8_bea4fa7e3d0b6358<>+0(SB), Y3, Y4
+	VFMADD213PD  c8_bed8d35a330a7994<>+0(SB), Y3, Y4
+	VFMADD213PD  c8_3ea7fe2b808bea7d<>+0(SB), Y3, Y4
+	VFMADD213PD  c8_3f026cf8e4f2d1e7<>+0(SB), Y3, Y4
+	VFMADD213PD  c8_bec00122d636a262<>+0(SB), Y3, Y4
+	VFMADD213PD  c8_bf2e4a4161f26bba<>+0(SB), Y3, Y4
+	VFMADD213PD  c8_3f217a4a700aa25f<>+0(SB), Y3, Y4
+	VFMADD213PD  c8_3f5ab825f7fa9fd8<>+0(SB), Y3, Y4
+	VFMADD213PD  c8_bf6c81719cb34c35<>+0(SB), Y3, Y4
+	VFMADD213PD  c8_bf7ee27610353562<>+0(SB), Y3, Y4
+	VFMADD213PD  c8_3faeec4cc3e45c7a<>+0(SB), Y3, Y4
+	VFMADD213PD  c8_bfc7dff2bff68873<>+0(SB), Y3, Y4
+	VFMADD213PD  c8_3fd8c6dbf2cfc2f9<>+0(SB), Y3, Y4
+	VFMADD213PD  c8_bfe373e3a893c287<>+0(SB), Y3, Y4
+	VFMADD213PD  c8_3fe82b4bb8c94dce<>+0(SB), Y3, Y4
+	VDIVPD       Y1, Y4, Y4
+	VFNMADD231PD c8_3fd9884533d43651<>+0(SB), Y2, Y4
+	VMULPD       Y5, Y4, Y4
+	VMOVUPD      c8_3ff0000000000000<>+0(SB), Y1
+	VSUBPD       Y4, Y1, Y1
+	VBLENDVPD    Y0, Y4, Y1, Y4
+	VMOVUPD      (AX), Y0
+	VMULPD       Y4, Y0, Y0
+	VMOVUPD      Y0, (AX)
+	ADDQ         $0x00000020, AX
+	ADDQ         $0x00000020, CX
+	ADDQ         $0x00000020, DX
+	SUBQ         $0x00000004, BX
+	JMP          loop
+
+rest:
+	TESTQ        BX, BX
+	JZ           end
+	MOVQ         $0x0000000000000004, DX
+	SUBQ         BX, DX
+	LEAQ         mask8<>+0(SB), BX
+	VMOVUPD      (BX)(DX*8), Y0
+	VMASKMOVPD   (CX), Y0, Y1
+	VMOVUPD      c8_8000000000000000<>+0(SB), Y2
+	VANDNPD      Y1, Y2, Y2
+	VMOVUPD      c8_40435c28f5c28f5c<>+0(SB), Y3
+	VMINPD       Y2, Y3, Y3
+	VMULPD       Y3, Y3, Y2
+	VMOVUPD      Y2, Y4
+	VFNMADD231PD Y3, Y3, Y4
+	VMULPD       c8_bfe0000000000000<>+0(SB), Y2, Y2
+	VMULPD       c8_3fe0000000000000<>+0(SB), Y4, Y4
+	VMULPD       c8_3ff71547652b82fe<>+0(SB), Y2, Y5
+	VADDPD       c8_4338000000000000<>+0(SB), Y5, Y5
+	VSUBPD       c8_4338000000000000<>+0(SB), Y5, Y5
+	VMOVUPD      Y2, Y2
+	VFNMADD231PD c8_3fe62e42fee00000<>+0(SB), Y5, Y2
+	VFNMADD231PD c8_3dea39ef35793c76<>+0(SB), Y5, Y2
+	VMOVUPD      c8_3de6124613a86d09<>+0(SB), Y6
+	VFMADD213PD  c8_3e21eed8eff8d898<>+0(SB), Y2, Y6
+	VFMADD213PD  c8_3e5ae64567f544e4<>+0(SB), Y2, Y6
+	VFMADD213PD  c8_3e927e4fb7789f5c<>+0(SB), Y2, Y6
+	VFMADD213PD  c8_3ec71de3a556c734<>+0(SB), Y2, Y6
+	VFMADD213PD  c8_3efa01a01a01a01a<>+0(SB), Y2, Y6
+	VFMADD213PD  c8_3f2a01a01a01a01a<>+0(SB), Y2, Y6
+	VFMADD213PD  c8_3f56c16c16c16c17<>+0(SB), Y2, Y6
+	VFMADD213PD  c8_3f81111111111111<>+0(SB), Y2, Y6
+	VFMADD213PD  c8_3fa5555555555555<>+0(SB), Y2, Y6
+	VFMADD213PD  c8_3fc5555555555555<>+0(SB), Y2, Y6
+	VFMADD213PD  c8_3fe0000000000000<>+0(SB), Y2, Y6
+	VMULPD       Y2, Y6, Y6
+	VFMADD213PD  Y2, Y2, Y6
+	VMULPD       c8_3fe0000000000000<>+0(SB), Y5, Y2
+	VADDPD       c8_4338000000000000<>+0(SB), Y2, Y2
+	VSUBPD       c8_4338000000000000<>+0(SB), Y2, Y2
+	VSUBPD       Y2, Y5, Y5
+	VADDPD       c8_4338000000000000<>+0(SB), Y5, Y5
+	VPSLLQ       $0x34, Y5, Y5
+	VPADDQ       c8_3ff0000000000000<>+0(SB), Y5, Y5
+	VADDPD       c8_4338000000000000<>+0(SB), Y2, Y2
+	VPSLLQ       $0x34, Y2, Y2
+	VPADDQ       c8_3ff0000000000000<>+0(SB), Y2, Y2
+	VADDPD       c8_3ff0000000000000<>+0(SB), Y6, Y6
+	VMULPD       Y5, Y6, Y6
+	VMULPD       Y2, Y6, Y6
+	VFMADD231PD  Y6, Y4, Y6
+	VADDPD       c8_4010000000000000<>+0(SB), Y3, Y2
+	VSUBPD       c8_4010000000000000<>+0(SB), Y3, Y4
+	VDIVPD       Y2, Y4, Y4
+	VMOVUPD      c8_be107c23841f2418<>+0(SB), Y5
+	VFMADD213PD  c8_3dd9cdb282803aab<>+0(SB), Y4, Y5
+	VFMADD213PD  c8_3e4de9c79589114c<>+0(SB), Y4, Y5
+	VFMADD213PD  c8_3e4f2d2f3b77c46c<>+0(SB), Y4, Y5
+	VFMADD213PD  c8_be74847e4373b0a7<>+0(SB), Y4, Y5
+	VFMADD213PD  c8_be84b2089f327902<>+0(SB), Y4, Y5
+	VFMADD213PD  c8_3e91b39358d01ab7<>+0(SB), Y4, Y5
+	VFMADD213PD  c8_3eb11bdbb4b9b795<>+0(SB), Y4, Y5
+	VFMADD213PD  c8_bea4fa7e3d0b6358<>+0(SB), Y4, Y5
+	VFMADD213PD  c8_bed8d35a330a7994<>+0(SB), Y4, Y5
+	VFMADD213PD  c8_3ea7fe2b808bea7d<>+0(SB), Y4, Y5
+	VFMADD213PD  c8_3f026cf8e4f2d1e7<>+0(SB), Y4, Y5
+	VFMADD213PD  c8_bec00122d636a262<>+0(SB), Y4, Y5
+	VFMADD213PD  c8_bf2e4a4161f26bba<>+0(SB), Y4, Y5
+	VFMADD213PD  c8_3f217a4a700aa25f<>+0(SB), Y4, Y5
+	VFMADD213PD  c8_3f5ab825f7fa9fd8<>+0(SB), Y4, Y5
+	VFMADD213PD  c8_bf6c81719cb34c35<>+0(SB), Y4, Y5
+	VFMADD213PD  c8_bf7ee27610353562<>+0(SB), Y4, Y5
+	VFMADD213PD  c8_3faeec4cc3e45c7a<>+0(SB), Y4, Y5
+	VFMADD213PD  c8_bfc7dff2bff68873<>+0(SB), Y4, Y5
+	VFMADD213PD  c8_3fd8c6dbf2cfc2f9<>+0(SB), Y4, Y5
+	VFMADD213PD  c8_bfe373e3a893c287<>+0(SB), Y4, Y5
+	VFMADD213PD  c8_3fe82b4bb8c94dce<>+0(SB), Y4, Y5
+	VDIVPD       Y2, Y5, Y5
+	VFNMADD231PD c8_3fd9884533d43651<>+0(SB), Y3, Y5
+	VMULPD       Y6, Y5, Y5
+	VMOVUPD      c8_3ff0000000000000<>+0(SB), Y2
+	VSUBPD       Y5, Y2, Y2
+	VBLENDVPD    Y1, Y5, Y2, Y5
+	VMASKMOVPD   (AX), Y0, Y1
+	VMULPD       Y5, Y1, Y1
+	VMASKMOVPD   Y1, Y0, (AX)
+
+end:
+	VZEROUPPER
+	RET
+
+DATA c8_3fd9884533d43651<>+0(SB)/8, $0x3fd9884533d43651
+DATA c8_3fd9884533d43651<>+8(SB)/8, $0x3fd9884533d43651
+DATA c8_3fd9884533d43651<>+16(SB)/8, $0x3fd9884533d43651
+DATA c8_3fd9884533d43651<>+24(SB)/8, $0x3fd9884533d43651
+DATA c8_3fd9884533d43651<>+32(SB)/8, $0x3fd9884533d43651
+DATA c8_3fd9884533d43651<>+40(SB)/8, $0x3fd9884533d43651
+DATA c8_3fd9884533d43651<>+48(SB)/8, $0x3fd9884533d43651
+DATA c8_3fd9884533d43651<>+56(SB)/8, $0x3fd9884533d43651
+GLOBL c8_3fd9884533d43651<>(SB), RODATA|NOPTR, $64
+
 // func slopeGELUTanhF64AVX2(d *float64, x *float64, y *float64, n int)
 // Requires: AVX, AVX2, FMA3
 TEXT ·slopeGELUTanhF64AVX2(SB), NOSPLIT, $0-32
@@ -5650,8 +9976,698 @@ DATA c8_3fc12ba9d1f60179<>+48(SB)/8, $0x3fc12ba9d1f60179
 DATA c8_3fc12ba9d1f60179<>+56(SB)/8, $0x3fc12ba9d1f60179
 GLOBL c8_3fc12ba9d1f60179<>(SB), RODATA|NOPTR, $64
 
+// func activateSinF64AVX2(y *float64, x *float64, n int) uint32
+// Requires: AVX, AVX2, FMA3
+TEXT ·activateSinF64AVX2(SB), NOSPLIT, $0-28
+	MOVQ   y+0(FP), AX
+	MOVQ   x+8(FP), CX
+	MOVQ   n+16(FP), DX
+	VXORPD Y0, Y0, Y0
+
+loop:
+	CMPQ         DX, $0x00000004
+	JL           rest
+	VMOVUPD      (CX), Y1
+	VMOVUPD      c8_8000000000000000<>+0(SB), Y2
+	VANDNPD      Y1, Y2, Y2
+	VMULPD       c8_3fe45f306dc9c883<>+0(SB), Y2, Y3
+	VADDPD       c8_4338000000000000<>+0(SB), Y3, Y3
+	VADDPD       c8_0<>+0(SB), Y3, Y4
+	VSUBPD       c8_4338000000000000<>+0(SB), Y3, Y3
+	VMOVUPD      Y2, Y5
+	VFNMADD231PD c8_3ff921fb54400000<>+0(SB), Y3, Y5
+	VFNMADD231PD c8_3dd0b4611a626331<>+0(SB), Y3, Y5
+	VFNMADD231PD c8_3a71701b839a2520<>+0(SB), Y3, Y5
+	VMULPD       Y5, Y5, Y3
+	VMOVUPD      c8_3de5d93a5acfd57c<>+0(SB), Y6
+	VFMADD213PD  c8_be5ae5e68a2b9ceb<>+0(SB), Y3, Y6
+	VFMADD213PD  c8_3ec71de357b1fe7d<>+0(SB), Y3, Y6
+	VFMADD213PD  c8_bf2a01a019c161d5<>+0(SB), Y3, Y6
+	VFMADD213PD  c8_3f8111111110f8a6<>+0(SB), Y3, Y6
+	VFMADD213PD  c8_bfc5555555555549<>+0(SB), Y3, Y6
+	VMULPD       Y5, Y3, Y7
+	VFMADD213PD  Y5, Y7, Y6
+	VMOVUPD      c8_bda8fae9be8838d4<>+0(SB), Y5
+	VFMADD213PD  c8_3e21ee9ebdb4b1c4<>+0(SB), Y3, Y5
+	VFMADD213PD  c8_be927e4f809c52ad<>+0(SB), Y3, Y5
+	VFMADD213PD  c8_3efa01a019cb1590<>+0(SB), Y3, Y5
+	VFMADD213PD  c8_bf56c16c16c15177<>+0(SB), Y3, Y5
+	VFMADD213PD  c8_3fa555555555554c<>+0(SB), Y3, Y5
+	VMOVUPD      c8_3ff0000000000000<>+0(SB), Y7
+	VMOVUPD      c8_3ff0000000000000<>+0(SB), Y8
+	VFMADD231PD  c8_bfe0000000000000<>+0(SB), Y3, Y7
+	VSUBPD       Y7, Y8, Y8
+	VFMADD231PD  c8_bfe0000000000000<>+0(SB), Y3, Y8
+	VMULPD       Y3, Y3, Y3
+	VFMADD213PD  Y8, Y3, Y5
+	VADDPD       Y7, Y5, Y5
+	VPSLLQ       $0x3f, Y4, Y3
+	VBLENDVPD    Y3, Y5, Y6, Y6
+	VPSLLQ       $0x3e, Y4, Y4
+	VANDPD       c8_8000000000000000<>+0(SB), Y4, Y4
+	VXORPD       Y4, Y6, Y6
+	VANDPD       c8_8000000000000000<>+0(SB), Y1, Y3
+	VXORPD       Y3, Y6, Y6
+	VMOVUPD      c8_4130000000000000<>+0(SB), Y3
+	VSUBPD       Y2, Y3, Y2
+	VORPD        Y2, Y0, Y0
+	VBLENDVPD    Y2, Y1, Y6, Y6
+	VMOVUPD      Y6, (AX)
+	ADDQ         $0x00000020, AX
+	ADDQ         $0x00000020, CX
+	SUBQ         $0x00000004, DX
+	JMP          loop
+
+rest:
+	TESTQ        DX, DX
+	JZ           end
+	MOVQ         $0x0000000000000004, BX
+	SUBQ         DX, BX
+	LEAQ         mask8<>+0(SB), DX
+	VMOVUPD      (DX)(BX*8), Y1
+	VMASKMOVPD   (CX), Y1, Y2
+	VMOVUPD      c8_8000000000000000<>+0(SB), Y3
+	VANDNPD      Y2, Y3, Y3
+	VMULPD       c8_3fe45f306dc9c883<>+0(SB), Y3, Y4
+	VADDPD       c8_4338000000000000<>+0(SB), Y4, Y4
+	VADDPD       c8_0<>+0(SB), Y4, Y5
+	VSUBPD       c8_4338000000000000<>+0(SB), Y4, Y4
+	VMOVUPD      Y3, Y6
+	VFNMADD231PD c8_3ff921fb54400000<>+0(SB), Y4, Y6
+	VFNMADD231PD c8_3dd0b4611a626331<>+0(SB), Y4, Y6
+	VFNMADD231PD c8_3a71701b839a2520<>+0(SB), Y4, Y6
+	VMULPD       Y6, Y6, Y4
+	VMOVUPD      c8_3de5d93a5acfd57c<>+0(SB), Y7
+	VFMADD213PD  c8_be5ae5e68a2b9ceb<>+0(SB), Y4, Y7
+	VFMADD213PD  c8_3ec71de357b1fe7d<>+0(SB), Y4, Y7
+	VFMADD213PD  c8_bf2a01a019c161d5<>+0(SB), Y4, Y7
+	VFMADD213PD  c8_3f8111111110f8a6<>+0(SB), Y4, Y7
+	VFMADD213PD  c8_bfc5555555555549<>+0(SB), Y4, Y7
+	VMULPD       Y6, Y4, Y8
+	VFMADD213PD  Y6, Y8, Y7
+	VMOVUPD      c8_bda8fae9be8838d4<>+0(SB), Y6
+	VFMADD213PD  c8_3e21ee9ebdb4b1c4<>+0(SB), Y4, Y6
+	VFMADD213PD  c8_be927e4f809c52ad<>+0(SB), Y4, Y6
+	VFMADD213PD  c8_3efa01a019cb1590<>+0(SB), Y4, Y6
+	VFMADD213PD  c8_bf56c16c16c15177<>+0(SB), Y4, Y6
+	VFMADD213PD  c8_3fa555555555554c<>+0(SB), Y4, Y6
+	VMOVUPD      c8_3ff0000000000000<>+0(SB), Y8
+	VMOVUPD      c8_3ff0000000000000<>+0(SB), Y9
+	VFMADD231PD  c8_bfe0000000000000<>+0(SB), Y4, Y8
+	VSUBPD       Y8, Y9, Y9
+	VFMADD231PD  c8_bfe0000000000000<>+0(SB), Y4, Y9
+	VMULPD       Y4, Y4, Y4
+	VFMADD213PD  Y9, Y4, Y6
+	VADDPD       Y8, Y6, Y6
+	VPSLLQ       $0x3f, Y5, Y4
+	VBLENDVPD    Y4, Y6, Y7, Y7
+	VPSLLQ       $0x3e, Y5, Y5
+	VANDPD       c8_8000000000000000<>+0(SB), Y5, Y5
+	VXORPD       Y5, Y7, Y7
+	VANDPD       c8_8000000000000000<>+0(SB), Y2, Y4
+	VXORPD       Y4, Y7, Y7
+	VMOVUPD      c8_4130000000000000<>+0(SB), Y4
+	VSUBPD       Y3, Y4, Y3
+	VORPD        Y3, Y0, Y0
+	VBLENDVPD    Y3, Y2, Y7, Y7
+	VMASKMOVPD   Y7, Y1, (AX)
+
+end:
+	VMOVMSKPD Y0, AX
+	VZEROUPPER
+	MOVL      AX, ret+24(FP)
+	RET
+
+DATA c8_3a71701b839a2520<>+0(SB)/8, $0x3a71701b839a2520
+DATA c8_3a71701b839a2520<>+8(SB)/8, $0x3a71701b839a2520
+DATA c8_3a71701b839a2520<>+16(SB)/8, $0x3a71701b839a2520
+DATA c8_3a71701b839a2520<>+24(SB)/8, $0x3a71701b839a2520
+DATA c8_3a71701b839a2520<>+32(SB)/8, $0x3a71701b839a2520
+DATA c8_3a71701b839a2520<>+40(SB)/8, $0x3a71701b839a2520
+DATA c8_3a71701b839a2520<>+48(SB)/8, $0x3a71701b839a2520
+DATA c8_3a71701b839a2520<>+56(SB)/8, $0x3a71701b839a2520
+GLOBL c8_3a71701b839a2520<>(SB), RODATA|NOPTR, $64
+
+DATA c8_3de5d93a5acfd57c<>+0(SB)/8, $0x3de5d93a5acfd57c
+DATA c8_3de5d93a5acfd57c<>+8(SB)/8, $0x3de5d93a5acfd57c
+DATA c8_3de5d93a5acfd57c<>+16(SB)/8, $0x3de5d93a5acfd57c
+DATA c8_3de5d93a5acfd57c<>+24(SB)/8, $0x3de5d93a5acfd57c
+DATA c8_3de5d93a5acfd57c<>+32(SB)/8, $0x3de5d93a5acfd57c
+DATA c8_3de5d93a5acfd57c<>+40(SB)/8, $0x3de5d93a5acfd57c
+DATA c8_3de5d93a5acfd57c<>+48(SB)/8, $0x3de5d93a5acfd57c
+DATA c8_3de5d93a5acfd57c<>+56(SB)/8, $0x3de5d93a5acfd57c
+GLOBL c8_3de5d93a5acfd57c<>(SB), RODATA|NOPTR, $64
+
+DATA c8_be5ae5e68a2b9ceb<>+0(SB)/8, $0xbe5ae5e68a2b9ceb
+DATA c8_be5ae5e68a2b9ceb<>+8(SB)/8, $0xbe5ae5e68a2b9ceb
+DATA c8_be5ae5e68a2b9ceb<>+16(SB)/8, $0xbe5ae5e68a2b9ceb
+DATA c8_be5ae5e68a2b9ceb<>+24(SB)/8, $0xbe5ae5e68a2b9ceb
+DATA c8_be5ae5e68a2b9ceb<>+32(SB)/8, $0xbe5ae5e68a2b9ceb
+DATA c8_be5ae5e68a2b9ceb<>+40(SB)/8, $0xbe5ae5e68a2b9ceb
+DATA c8_be5ae5e68a2b9ceb<>+48(SB)/8, $0xbe5ae5e68a2b9ceb
+DATA c8_be5ae5e68a2b9ceb<>+56(SB)/8, $0xbe5ae5e68a2b9ceb
+GLOBL c8_be5ae5e68a2b9ceb<>(SB), RODATA|NOPTR, $64
+
+DATA c8_3ec71de357b1fe7d<>+0(SB)/8, $0x3ec71de357b1fe7d
+DATA c8_3ec71de357b1fe7d<>+8(SB)/8, $0x3ec71de357b1fe7d
+DATA c8_3ec71de357b1fe7d<>+16(SB)/8, $0x3ec71de357b1fe7d
+DATA c8_3ec71de357b1fe7d<>+24(SB)/8, $0x3ec71de357b1fe7d
+DATA c8_3ec71de357b1fe7d<>+32(SB)/8, $0x3ec71de357b1fe7d
+DATA c8_3ec71de357b1fe7d<>+40(SB)/8, $0x3ec71de357b1fe7d
+DATA c8_3ec71de357b1fe7d<>+48(SB)/8, $0x3ec71de357b1fe7d
+DATA c8_3ec71de357b1fe7d<>+56(SB)/8, $0x3ec71de357b1fe7d
+GLOBL c8_3ec71de357b1fe7d<>(SB), RODATA|NOPTR, $64
+
+DATA c8_bf2a01a019c161d5<>+0(SB)/8, $0xbf2a01a019c161d5
+DATA c8_bf2a01a019c161d5<>+8(SB)/8, $0xbf2a01a019c161d5
+DATA c8_bf2a01a019c161d5<>+16(SB)/8, $0xbf2a01a019c161d5
+DATA c8_bf2a01a019c161d5<>+24(SB)/8, $0xbf2a01a019c161d5
+DATA c8_bf2a01a019c161d5<>+32(SB)/8, $0xbf2a01a019c161d5
+DATA c8_bf2a01a019c161d5<>+40(SB)/8, $0xbf2a01a019c161d5
+DATA c8_bf2a01a019c161d5<>+48(SB)/8, $0xbf2a01a019c161d5
+DATA c8_bf2a01a019c161d5<>+56(SB)/8, $0xbf2a01a019c161d5
+GLOBL c8_bf2a01a019c161d5<>(SB), RODATA|NOPTR, $64
+
+DATA c8_3f8111111110f8a6<>+0(SB)/8, $0x3f8111111110f8a6
+DATA c8_3f8111111110f8a6<>+8(SB)/8, $0x3f8111111110f8a6
+DATA c8_3f8111111110f8a6<>+16(SB)/8, $0x3f8111111110f8a6
+DATA c8_3f8111111110f8a6<>+24(SB)/8, $0x3f8111111110f8a6
+DATA c8_3f8111111110f8a6<>+32(SB)/8, $0x3f8111111110f8a6
+DATA c8_3f8111111110f8a6<>+40(SB)/8, $0x3f8111111110f8a6
+DATA c8_3f8111111110f8a6<>+48(SB)/8, $0x3f8111111110f8a6
+DATA c8_3f8111111110f8a6<>+56(SB)/8, $0x3f8111111110f8a6
+GLOBL c8_3f8111111110f8a6<>(SB), RODATA|NOPTR, $64
+
+DATA c8_bfc5555555555549<>+0(SB)/8, $0xbfc5555555555549
+DATA c8_bfc5555555555549<>+8(SB)/8, $0xbfc5555555555549
+DATA c8_bfc5555555555549<>+16(SB)/8, $0xbfc5555555555549
+DATA c8_bfc5555555555549<>+24(SB)/8, $0xbfc5555555555549
+DATA c8_bfc5555555555549<>+32(SB)/8, $0xbfc5555555555549
+DATA c8_bfc5555555555549<>+40(SB)/8, $0xbfc5555555555549
+DATA c8_bfc5555555555549<>+48(SB)/8, $0xbfc5555555555549
+DATA c8_bfc5555555555549<>+56(SB)/8, $0xbfc5555555555549
+GLOBL c8_bfc5555555555549<>(SB), RODATA|NOPTR, $64
+
+DATA c8_bda8fae9be8838d4<>+0(SB)/8, $0xbda8fae9be8838d4
+DATA c8_bda8fae9be8838d4<>+8(SB)/8, $0xbda8fae9be8838d4
+DATA c8_bda8fae9be8838d4<>+16(SB)/8, $0xbda8fae9be8838d4
+DATA c8_bda8fae9be8838d4<>+24(SB)/8, $0xbda8fae9be8838d4
+DATA c8_bda8fae9be8838d4<>+32(SB)/8, $0xbda8fae9be8838d4
+DATA c8_bda8fae9be8838d4<>+40(SB)/8, $0xbda8fae9be8838d4
+DATA c8_bda8fae9be8838d4<>+48(SB)/8, $0xbda8fae9be8838d4
+DATA c8_bda8fae9be8838d4<>+56(SB)/8, $0xbda8fae9be8838d4
+GLOBL c8_bda8fae9be8838d4<>(SB), RODATA|NOPTR, $64
+
+DATA c8_3e21ee9ebdb4b1c4<>+0(SB)/8, $0x3e21ee9ebdb4b1c4
+DATA c8_3e21ee9ebdb4b1c4<>+8(SB)/8, $0x3e21ee9ebdb4b1c4
+DATA c8_3e21ee9ebdb4b1c4<>+16(SB)/8, $0x3e21ee9ebdb4b1c4
+DATA c8_3e21ee9ebdb4b1c4<>+24(SB)/8, $0x3e21ee9ebdb4b1c4
+DATA c8_3e21ee9ebdb4b1c4<>+32(SB)/8, $0x3e21ee9ebdb4b1c4
+DATA c8_3e21ee9ebdb4b1c4<>+40(SB)/8, $0x3e21ee9ebdb4b1c4
+DATA c8_3e21ee9ebdb4b1c4<>+48(SB)/8, $0x3e21ee9ebdb4b1c4
+DATA c8_3e21ee9ebdb4b1c4<>+56(SB)/8, $0x3e21ee9ebdb4b1c4
+GLOBL c8_3e21ee9ebdb4b1c4<>(SB), RODATA|NOPTR, $64
+
+DATA c8_be927e4f809c52ad<>+0(SB)/8, $0xbe927e4f809c52ad
+DATA c8_be927e4f809c52ad<>+8(SB)/8, $0xbe927e4f809c52ad
+DATA c8_be927e4f809c52ad<>+16(SB)/8, $0xbe927e4f809c52ad
+DATA c8_be927e4f809c52ad<>+24(SB)/8, $0xbe927e4f809c52ad
+DATA c8_be927e4f809c52ad<>+32(SB)/8, $0xbe927e4f809c52ad
+DATA c8_be927e4f809c52ad<>+40(SB)/8, $0xbe927e4f809c52ad
+DATA c8_be927e4f809c52ad<>+48(SB)/8, $0xbe927e4f809c52ad
+DATA c8_be927e4f809c52ad<>+56(SB)/8, $0xbe927e4f809c52ad
+GLOBL c8_be927e4f809c52ad<>(SB), RODATA|NOPTR, $64
+
+DATA c8_3efa01a019cb1590<>+0(SB)/8, $0x3efa01a019cb1590
+DATA c8_3efa01a019cb1590<>+8(SB)/8, $0x3efa01a019cb1590
+DATA c8_3efa01a019cb1590<>+16(SB)/8, $0x3efa01a019cb1590
+DATA c8_3efa01a019cb1590<>+24(SB)/8, $0x3efa01a019cb1590
+DATA c8_3efa01a019cb1590<>+32(SB)/8, $0x3efa01a019cb1590
+DATA c8_3efa01a019cb1590<>+40(SB)/8, $0x3efa01a019cb1590
+DATA c8_3efa01a019cb1590<>+48(SB)/8, $0x3efa01a019cb1590
+DATA c8_3efa01a019cb1590<>+56(SB)/8, $0x3efa01a019cb1590
+GLOBL c8_3efa01a019cb1590<>(SB), RODATA|NOPTR, $64
+
+DATA c8_bf56c16c16c15177<>+0(SB)/8, $0xbf56c16c16c15177
+DATA c8_bf56c16c16c15177<>+8(SB)/8, $0xbf56c16c16c15177
+DATA c8_bf56c16c16c15177<>+16(SB)/8, $0xbf56c16c16c15177
+DATA c8_bf56c16c16c15177<>+24(SB)/8, $0xbf56c16c16c15177
+DATA c8_bf56c16c16c15177<>+32(SB)/8, $0xbf56c16c16c15177
+DATA c8_bf56c16c16c15177<>+40(SB)/8, $0xbf56c16c16c15177
+DATA c8_bf56c16c16c15177<>+48(SB)/8, $0xbf56c16c16c15177
+DATA c8_bf56c16c16c15177<>+56(SB)/8, $0xbf56c16c16c15177
+GLOBL c8_bf56c16c16c15177<>(SB), RODATA|NOPTR, $64
+
+DATA c8_3fa555555555554c<>+0(SB)/8, $0x3fa555555555554c
+DATA c8_3fa555555555554c<>+8(SB)/8, $0x3fa555555555554c
+DATA c8_3fa555555555554c<>+16(SB)/8, $0x3fa555555555554c
+DATA c8_3fa555555555554c<>+24(SB)/8, $0x3fa555555555554c
+DATA c8_3fa555555555554c<>+32(SB)/8, $0x3fa555555555554c
+DATA c8_3fa555555555554c<>+40(SB)/8, $0x3fa555555555554c
+DATA c8_3fa555555555554c<>+48(SB)/8, $0x3fa555555555554c
+DATA c8_3fa555555555554c<>+56(SB)/8, $0x3fa555555555554c
+GLOBL c8_3fa555555555554c<>(SB), RODATA|NOPTR, $64
+
+DATA c8_4130000000000000<>+0(SB)/8, $0x4130000000000000
+DATA c8_4130000000000000<>+8(SB)/8, $0x4130000000000000
+DATA c8_4130000000000000<>+16(SB)/8, $0x4130000000000000
+DATA c8_4130000000000000<>+24(SB)/8, $0x4130000000000000
+DATA c8_4130000000000000<>+32(SB)/8, $0x4130000000000000
+DATA c8_4130000000000000<>+40(SB)/8, $0x4130000000000000
+DATA c8_4130000000000000<>+48(SB)/8, $0x4130000000000000
+DATA c8_4130000000000000<>+56(SB)/8, $0x4130000000000000
+GLOBL c8_4130000000000000<>(SB), RODATA|NOPTR, $64
+
+// func slopeSinF64AVX2(d *float64, x *float64, n int) uint32
+// Requires: AVX, AVX2, FMA3
+TEXT ·slopeSinF64AVX2(SB), NOSPLIT, $0-28
+	MOVQ   d+0(FP), AX
+	MOVQ   x+8(FP), CX
+	MOVQ   n+16(FP), DX
+	VXORPD Y0, Y0, Y0
+
+loop:
+	CMPQ         DX, $0x00000004
+	JL           rest
+	VMOVUPD      (CX), Y1
+	VMOVUPD      c8_8000000000000000<>+0(SB), Y2
+	VANDNPD      Y1, Y2, Y2
+	VMULPD       c8_3fe45f306dc9c883<>+0(SB), Y2, Y1
+	VADDPD       c8_4338000000000000<>+0(SB), Y1, Y1
+	VADDPD       c8_3ff0000000000000<>+0(SB), Y1, Y3
+	VSUBPD       c8_4338000000000000<>+0(SB), Y1, Y1
+	VMOVUPD      Y2, Y4
+	VFNMADD231PD c8_3ff921fb54400000<>+0(SB), Y1, Y4
+	VFNMADD231PD c8_3dd0b4611a626331<>+0(SB), Y1, Y4
+	VFNMADD231PD c8_3a71701b839a2520<>+0(SB), Y1, Y4
+	VMULPD       Y4, Y4, Y1
+	VMOVUPD      c8_3de5d93a5acfd57c<>+0(SB), Y5
+	VFMADD213PD  c8_be5ae5e68a2b9ceb<>+0(SB), Y1, Y5
+	VFMADD213PD  c8_3ec71de357b1fe7d<>+0(SB), Y1, Y5
+	VFMADD213PD  c8_bf2a01a019c161d5<>+0(SB), Y1, Y5
+	VFMADD213PD  c8_3f8111111110f8a6<>+0(SB), Y1, Y5
+	VFMADD213PD  c8_bfc5555555555549<>+0(SB), Y1, Y5
+	VMULPD       Y4, Y1, Y6
+	VFMADD213PD  Y4, Y6, Y5
+	VMOVUPD      c8_bda8fae9be8838d4<>+0(SB), Y4
+	VFMADD213PD  c8_3e21ee9ebdb4b1c4<>+0(SB), Y1, Y4
+	VFMADD213PD  c8_be927e4f809c52ad<>+0(SB), Y1, Y4
+	VFMADD213PD  c8_3efa01a019cb1590<>+0(SB), Y1, Y4
+	VFMADD213PD  c8_bf56c16c16c15177<>+0(SB), Y1, Y4
+	VFMADD213PD  c8_3fa555555555554c<>+0(SB), Y1, Y4
+	VMOVUPD      c8_3ff0000000000000<>+0(SB), Y6
+	VMOVUPD      c8_3ff0000000000000<>+0(SB), Y7
+	VFMADD231PD  c8_bfe0000000000000<>+0(SB), Y1, Y6
+	VSUBPD       Y6, Y7, Y7
+	VFMADD231PD  c8_bfe0000000000000<>+0(SB), Y1, Y7
+	VMULPD       Y1, Y1, Y1
+	VFMADD213PD  Y7, Y1, Y4
+	VADDPD       Y6, Y4, Y4
+	VPSLLQ       $0x3f, Y3, Y1
+	VBLENDVPD    Y1, Y4, Y5, Y5
+	VPSLLQ       $0x3e, Y3, Y3
+	VANDPD       c8_8000000000000000<>+0(SB), Y3, Y3
+	VXORPD       Y3, Y5, Y5
+	VMOVUPD      (AX), Y1
+	VMULPD       Y1, Y5, Y5
+	VMOVUPD      c8_4130000000000000<>+0(SB), Y3
+	VSUBPD       Y2, Y3, Y2
+	VORPD        Y2, Y0, Y0
+	VBLENDVPD    Y2, Y1, Y5, Y5
+	VMOVUPD      Y5, (AX)
+	ADDQ         $0x00000020, AX
+	ADDQ         $0x00000020, CX
+	SUBQ         $0x00000004, DX
+	JMP          loop
+
+rest:
+	TESTQ        DX, DX
+	JZ           end
+	MOVQ         $0x0000000000000004, BX
+	SUBQ         DX, BX
+	LEAQ         mask8<>+0(SB), DX
+	VMOVUPD      (DX)(BX*8), Y1
+	VMASKMOVPD   (CX), Y1, Y2
+	VMOVUPD      c8_8000000000000000<>+0(SB), Y3
+	VANDNPD      Y2, Y3, Y3
+	VMULPD       c8_3fe45f306dc9c883<>+0(SB), Y3, Y2
+	VADDPD       c8_4338000000000000<>+0(SB), Y2, Y2
+	VADDPD       c8_3ff0000000000000<>+0(SB), Y2, Y4
+	VSUBPD       c8_4338000000000000<>+0(SB), Y2, Y2
+	VMOVUPD      Y3, Y5
+	VFNMADD231PD c8_3ff921fb54400000<>+0(SB), Y2, Y5
+	VFNMADD231PD c8_3dd0b4611a626331<>+0(SB), Y2, Y5
+	VFNMADD231PD c8_3a71701b839a2520<>+0(SB), Y2, Y5
+	VMULPD       Y5, Y5, Y2
+	VMOVUPD      c8_3de5d93a5acfd57c<>+0(SB), Y6
+	VFMADD213PD  c8_be5ae5e68a2b9ceb<>+0(SB), Y2, Y6
+	VFMADD213PD  c8_3ec71de357b1fe7d<>+0(SB), Y2, Y6
+	VFMADD213PD  c8_bf2a01a019c161d5<>+0(SB), Y2, Y6
+	VFMADD213PD  c8_3f8111111110f8a6<>+0(SB), Y2, Y6
+	VFMADD213PD  c8_bfc5555555555549<>+0(SB), Y2, Y6
+	VMULPD       Y5, Y2, Y7
+	VFMADD213PD  Y5, Y7, Y6
+	VMOVUPD      c8_bda8fae9be8838d4<>+0(SB), Y5
+	VFMADD213PD  c8_3e21ee9ebdb4b1c4<>+0(SB), Y2, Y5
+	VFMADD213PD  c8_be927e4f809c52ad<>+0(SB), Y2, Y5
+	VFMADD213PD  c8_3efa01a019cb1590<>+0(SB), Y2, Y5
+	VFMADD213PD  c8_bf56c16c16c15177<>+0(SB), Y2, Y5
+	VFMADD213PD  c8_3fa555555555554c<>+0(SB), Y2, Y5
+	VMOVUPD      c8_3ff0000000000000<>+0(SB), Y7
+	VMOVUPD      c8_3ff0000000000000<>+0(SB), Y8
+	VFMADD231PD  c8_bfe0000000000000<>+0(SB), Y2, Y7
+	VSUBPD       Y7, Y8, Y8
+	VFMADD231PD  c8_bfe0000000000000<>+0(SB), Y2, Y8
+	VMULPD       Y2, Y2, Y2
+	VFMADD213PD  Y8, Y2, Y5
+	VADDPD       Y7, Y5, Y5
+	VPSLLQ       $0x3f, Y4, Y2
+	VBLENDVPD    Y2, Y5, Y6, Y6
+	VPSLLQ       $0x3e, Y4, Y4
+	VANDPD       c8_8000000000000000<>+0(SB), Y4, Y4
+	VXORPD       Y4, Y6, Y6
+	VMASKMOVPD   (AX), Y1, Y2
+	VMULPD       Y2, Y6, Y6
+	VMOVUPD      c8_4130000000000000<>+0(SB), Y4
+	VSUBPD       Y3, Y4, Y3
+	VORPD        Y3, Y0, Y0
+	VBLENDVPD    Y3, Y2, Y6, Y6
+	VMASKMOVPD   Y6, Y1, (AX)
+
+end:
+	VMOVMSKPD Y0, AX
+	VZEROUPPER
+	MOVL      AX, ret+24(FP)
+	RET
+
+// func errorSquaresF64AVX2(sq *float64, y0 *float64, y1 *float64, h *float64, each int, e *float64, k *[]float64, terms int, n int, atol float64, rtol float64)
+// Requires: AVX, AVX2, FMA3, SSE2
+TEXT ·errorSquaresF64AVX2(SB), NOSPLIT, $0-88
+	MOVQ         sq+0(FP), AX
+	MOVQ         y0+8(FP), CX
+	MOVQ         y1+16(FP), DX
+	MOVQ         h+24(FP), BX
+	MOVQ         each+32(FP), SI
+	MOVQ         n+64(FP), DI
+	XORQ         R8, R8
+	MOVSD        atol+72(FP), X1
+	VBROADCASTSD X1, Y0
+	MOVSD        rtol+80(FP), X1
+	VBROADCASTSD X1, Y1
+
+by4:
+	CMPQ   DI, $0x00000010
+	JL     by4done
+	VXORPD Y2, Y2, Y2
+	VXORPD Y3, Y3, Y3
+	VXORPD Y4, Y4, Y4
+	VXORPD Y5, Y5, Y5
+	MOVQ   e+40(FP), R9
+	MOVQ   k+48(FP), R10
+	MOVQ   terms+56(FP), R11
+	TESTQ  R11, R11
+	JZ     by4summed
+
+by4term:
+	MOVQ         (R9), R12
+	ADDQ         R12, R12
+	JZ           by4next
+	MOVQ         (R10), R12
+	VBROADCASTSD (R9), Y6
+	VMOVUPD      (R12)(R8*8), Y7
+	VFMADD231PD  Y7, Y6, Y2
+	VMOVUPD      32(R12)(R8*8), Y7
+	VFMADD231PD  Y7, Y6, Y3
+	VMOVUPD      64(R12)(R8*8), Y7
+	VFMADD231PD  Y7, Y6, Y4
+	VMOVUPD      96(R12)(R8*8), Y7
+	VFMADD231PD  Y7, Y6, Y5
+
+by4next:
+	ADDQ $0x00000018, R10
+	ADDQ $0x00000008, R9
+	DECQ R11
+	JNZ  by4term
+
+by4summed:
+	VBROADCASTSD (BX), Y6
+	TESTQ        SI, SI
+	JZ           by4one0
+	VMOVUPD      (BX)(R8*8), Y6
+
+by4one0:
+	VMULPD       Y6, Y2, Y2
+	VMOVUPD      (CX)(R8*8), Y6
+	VMOVUPD      (DX)(R8*8), Y7
+	VSUBPD       Y6, Y6, Y8
+	VADDPD       Y8, Y2, Y2
+	VSUBPD       Y7, Y7, Y8
+	VADDPD       Y8, Y2, Y2
+	VMOVUPD      c8_8000000000000000<>+0(SB), Y8
+	VANDNPD      Y6, Y8, Y6
+	VANDNPD      Y7, Y8, Y7
+	VMAXPD       Y6, Y7, Y7
+	VMULPD       Y1, Y7, Y7
+	VADDPD       Y0, Y7, Y7
+	VXORPD       Y6, Y6, Y6
+	VCMPPD       $0x04, Y6, Y2, Y6
+	VDIVPD       Y7, Y2, Y2
+	VANDPD       Y6, Y2, Y2
+	VMULPD       Y2, Y2, Y2
+	VMOVUPD      Y2, (AX)(R8*8)
+	VBROADCASTSD (BX), Y2
+	TESTQ        SI, SI
+	JZ           by4one1
+	VMOVUPD      32(BX)(R8*8), Y2
+
+by4one1:
+	VMULPD       Y2, Y3, Y3
+	VMOVUPD      32(CX)(R8*8), Y2
+	VMOVUPD      32(DX)(R8*8), Y6
+	VSUBPD       Y2, Y2, Y7
+	VADDPD       Y7, Y3, Y3
+	VSUBPD       Y6, Y6, Y7
+	VADDPD       Y7, Y3, Y3
+	VMOVUPD      c8_8000000000000000<>+0(SB), Y7
+	VANDNPD      Y2, Y7, Y2
+	VANDNPD      Y6, Y7, Y6
+	VMAXPD       Y2, Y6, Y6
+	VMULPD       Y1, Y6, Y6
+	VADDPD       Y0, Y6, Y6
+	VXORPD       Y2, Y2, Y2
+	VCMPPD       $0x04, Y2, Y3, Y2
+	VDIVPD       Y6, Y3, Y3
+	VANDPD       Y2, Y3, Y3
+	VMULPD       Y3, Y3, Y3
+	VMOVUPD      Y3, 32(AX)(R8*8)
+	VBROADCASTSD (BX), Y2
+	TESTQ        SI, SI
+	JZ           by4one2
+	VMOVUPD      64(BX)(R8*8), Y2
+
+by4one2:
+	VMULPD       Y2, Y4, Y4
+	VMOVUPD      64(CX)(R8*8), Y2
+	VMOVUPD      64(DX)(R8*8), Y3
+	VSUBPD       Y2, Y2, Y6
+	VADDPD       Y6, Y4, Y4
+	VSUBPD       Y3, Y3, Y6
+	VADDPD       Y6, Y4, Y4
+	VMOVUPD      c8_8000000000000000<>+0(SB), Y6
+	VANDNPD      Y2, Y6, Y2
+	VANDNPD      Y3, Y6, Y3
+	VMAXPD       Y2, Y3, Y3
+	VMULPD       Y1, Y3, Y3
+	VADDPD       Y0, Y3, Y3
+	VXORPD       Y2, Y2, Y2
+	VCMPPD       $0x04, Y2, Y4, Y2
+	VDIVPD       Y3, Y4, Y4
+	VANDPD       Y2, Y4, Y4
+	VMULPD       Y4, Y4, Y4
+	VMOVUPD      Y4, 64(AX)(R8*8)
+	VBROADCASTSD (BX), Y2
+	TESTQ        SI, SI
+	JZ           by4one3
+	VMOVUPD      96(BX)(R8*8), Y2
+
+by4one3:
+	VMULPD  Y2, Y5, Y5
+	VMOVUPD 96(CX)(R8*8), Y2
+	VMOVUPD 96(DX)(R8*8), Y3
+	VSUBPD  Y2, Y2, Y4
+	VADDPD  Y4, Y5, Y5
+	VSUBPD  Y3, Y3, Y4
+	VADDPD  Y4, Y5, Y5
+	VMOVUPD c8_8000000000000000<>+0(SB), Y4
+	VANDNPD Y2, Y4, Y2
+	VANDNPD Y3, Y4, Y3
+	VMAXPD  Y2, Y3, Y3
+	VMULPD  Y1, Y3, Y3
+	VADDPD  Y0, Y3, Y3
+	VXORPD  Y2, Y2, Y2
+	VCMPPD  $0x04, Y2, Y5, Y2
+	VDIVPD  Y3, Y5, Y5
+	VANDPD  Y2, Y5, Y5
+	VMULPD  Y5, Y5, Y5
+	VMOVUPD Y5, 96(AX)(R8*8)
+	ADDQ    $0x00000010, R8
+	SUBQ    $0x00000010, DI
+	JMP     by4
+
+by4done:
+by1:
+	CMPQ   DI, $0x00000004
+	JL     by1done
+	VXORPD Y2, Y2, Y2
+	MOVQ   e+40(FP), R9
+	MOVQ   k+48(FP), R10
+	MOVQ   terms+56(FP), R11
+	TESTQ  R11, R11
+	JZ     by1summed
+
+by1term:
+	MOVQ         (R9), R12
+	ADDQ         R12, R12
+	JZ           by1next
+	MOVQ         (R10), R12
+	VBROADCASTSD (R9), Y3
+	VMOVUPD      (R12)(R8*8), Y4
+	VFMADD231PD  Y4, Y3, Y2
+
+by1next:
+	ADDQ $0x00000018, R10
+	ADDQ $0x00000008, R9
+	DECQ R11
+	JNZ  by1term
+
+by1summed:
+	VBROADCASTSD (BX), Y3
+	TESTQ        SI, SI
+	JZ           by1one0
+	VMOVUPD      (BX)(R8*8), Y3
+
+by1one0:
+	VMULPD  Y3, Y2, Y2
+	VMOVUPD (CX)(R8*8), Y3
+	VMOVUPD (DX)(R8*8), Y4
+	VSUBPD  Y3, Y3, Y5
+	VADDPD  Y5, Y2, Y2
+	VSUBPD  Y4, Y4, Y5
+	VADDPD  Y5, Y2, Y2
+	VMOVUPD c8_8000000000000000<>+0(SB), Y5
+	VANDNPD Y3, Y5, Y3
+	VANDNPD Y4, Y5, Y4
+	VMAXPD  Y3, Y4, Y4
+	VMULPD  Y1, Y4, Y4
+	VADDPD  Y0, Y4, Y4
+	VXORPD  Y3, Y3, Y3
+	VCMPPD  $0x04, Y3, Y2, Y3
+	VDIVPD  Y4, Y2, Y2
+	VANDPD  Y3, Y2, Y2
+	VMULPD  Y2, Y2, Y2
+	VMOVUPD Y2, (AX)(R8*8)
+	ADDQ    $0x00000004, R8
+	SUBQ    $0x00000004, DI
+	JMP     by1
+
+by1done:
+	TESTQ   DI, DI
+	JZ      end
+	MOVQ    $0x0000000000000004, R9
+	SUBQ    DI, R9
+	LEAQ    mask8<>+0(SB), DI
+	VMOVUPD (DI)(R9*8), Y2
+	VXORPD  Y3, Y3, Y3
+	MOVQ    e+40(FP), DI
+	MOVQ    k+48(FP), R9
+	MOVQ    terms+56(FP), R10
+	TESTQ   R10, R10
+	JZ      restsummed
+
+restterm:
+	MOVQ         (DI), R11
+	ADDQ         R11, R11
+	JZ           restnext
+	MOVQ         (R9), R11
+	VBROADCASTSD (DI), Y4
+	VMASKMOVPD   (R11)(R8*8), Y2, Y5
+	VFMADD231PD  Y5, Y4, Y3
+
+restnext:
+	ADDQ $0x00000018, R9
+	ADDQ $0x00000008, DI
+	DECQ R10
+	JNZ  restterm
+
+restsummed:
+	VBROADCASTSD (BX), Y4
+	TESTQ        SI, SI
+	JZ           restone0
+	VMASKMOVPD   (BX)(R8*8), Y2, Y4
+
+restone0:
+	VMULPD     Y4, Y3, Y3
+	VMASKMOVPD (CX)(R8*8), Y2, Y4
+	VMASKMOVPD (DX)(R8*8), Y2, Y5
+	VSUBPD     Y4, Y4, Y6
+	VADDPD     Y6, Y3, Y3
+	VSUBPD     Y5, Y5, Y6
+	VADDPD     Y6, Y3, Y3
+	VMOVUPD    c8_8000000000000000<>+0(SB), Y6
+	VANDNPD    Y4, Y6, Y4
+	VANDNPD    Y5, Y6, Y5
+	VMAXPD     Y4, Y5, Y5
+	VMULPD     Y1, Y5, Y5
+	VADDPD     Y0, Y5, Y5
+	VXORPD     Y0, Y0, Y0
+	VCMPPD     $0x04, Y0, Y3, Y0
+	VDIVPD     Y5, Y3, Y3
+	VANDPD     Y0, Y3, Y3
+	VMULPD     Y3, Y3, Y3
+	VMASKMOVPD Y3, Y2, (AX)(R8*8)
+
+end:
+	VZEROUPPER
+	RET
+
+// func peakF64AVX2(n int)
+// Requires: AVX, FMA3
+TEXT ·peakF64AVX2(SB), NOSPLIT, $0-8
+	MOVQ    n+0(FP), AX
+	VMOVUPD c8_3ff0000000000000<>+0(SB), Y0
+	VXORPD  Y1, Y1, Y1
+	VXORPD  Y2, Y2, Y2
+	VXORPD  Y3, Y3, Y3
+	VXORPD  Y4, Y4, Y4
+	VXORPD  Y5, Y5, Y5
+	VXORPD  Y6, Y6, Y6
+	VXORPD  Y7, Y7, Y7
+	VXORPD  Y8, Y8, Y8
+	VXORPD  Y9, Y9, Y9
+	VXORPD  Y10, Y10, Y10
+	VXORPD  Y11, Y11, Y11
+	VXORPD  Y12, Y12, Y12
+
+loop:
+	VFMADD231PD Y0, Y0, Y1
+	VFMADD231PD Y0, Y0, Y2
+	VFMADD231PD Y0, Y0, Y3
+	VFMADD231PD Y0, Y0, Y4
+	VFMADD231PD Y0, Y0, Y5
+	VFMADD231PD Y0, Y0, Y6
+	VFMADD231PD Y0, Y0, Y7
+	VFMADD231PD Y0, Y0, Y8
+	VFMADD231PD Y0, Y0, Y9
+	VFMADD231PD Y0, Y0, Y10
+	VFMADD231PD Y0, Y0, Y11
+	VFMADD231PD Y0, Y0, Y12
+	DECQ        AX
+	JNZ         loop
+	VZEROUPPER
+	RET
+
 // func gemmF32AVX512x2(c *float32, ldc int, a *float32, rsa int, csa int, b *float32, ldb int, m int, k int, bias *float32, mode int)
-// Requires: AVX, AVX512DQ, AVX512F
+// Requires: AVX, AVX512DQ, AVX512F, MMX+
 TEXT ·gemmF32AVX512x2(SB), NOSPLIT, $0-88
 	MOVQ c+0(FP), AX
 	MOVQ ldc+8(FP), CX
@@ -5724,42 +10740,66 @@ rows12fromZero:
 	JMP    rows12sum
 
 rows12fromC:
-	MOVQ    AX, R9
-	VMOVUPS (R9), Z0
-	VMOVUPS 64(R9), Z1
-	ADDQ    CX, R9
-	VMOVUPS (R9), Z2
-	VMOVUPS 64(R9), Z3
-	ADDQ    CX, R9
-	VMOVUPS (R9), Z4
-	VMOVUPS 64(R9), Z5
-	ADDQ    CX, R9
-	VMOVUPS (R9), Z6
-	VMOVUPS 64(R9), Z7
-	ADDQ    CX, R9
-	VMOVUPS (R9), Z8
-	VMOVUPS 64(R9), Z9
-	ADDQ    CX, R9
-	VMOVUPS (R9), Z10
-	VMOVUPS 64(R9), Z11
-	ADDQ    CX, R9
-	VMOVUPS (R9), Z12
-	VMOVUPS 64(R9), Z13
-	ADDQ    CX, R9
-	VMOVUPS (R9), Z14
-	VMOVUPS 64(R9), Z15
-	ADDQ    CX, R9
-	VMOVUPS (R9), Z16
-	VMOVUPS 64(R9), Z17
-	ADDQ    CX, R9
-	VMOVUPS (R9), Z18
-	VMOVUPS 64(R9), Z19
-	ADDQ    CX, R9
-	VMOVUPS (R9), Z20
-	VMOVUPS 64(R9), Z21
-	ADDQ    CX, R9
-	VMOVUPS (R9), Z22
-	VMOVUPS 64(R9), Z23
+	MOVQ       AX, R9
+	VMOVUPS    (R9), Z0
+	PREFETCHT1 128(R9)
+	VMOVUPS    64(R9), Z1
+	PREFETCHT1 192(R9)
+	ADDQ       CX, R9
+	VMOVUPS    (R9), Z2
+	PREFETCHT1 128(R9)
+	VMOVUPS    64(R9), Z3
+	PREFETCHT1 192(R9)
+	ADDQ       CX, R9
+	VMOVUPS    (R9), Z4
+	PREFETCHT1 128(R9)
+	VMOVUPS    64(R9), Z5
+	PREFETCHT1 192(R9)
+	ADDQ       CX, R9
+	VMOVUPS    (R9), Z6
+	PREFETCHT1 128(R9)
+	VMOVUPS    64(R9), Z7
+	PREFETCHT1 192(R9)
+	ADDQ       CX, R9
+	VMOVUPS    (R9), Z8
+	PREFETCHT1 128(R9)
+	VMOVUPS    64(R9), Z9
+	PREFETCHT1 192(R9)
+	ADDQ       CX, R9
+	VMOVUPS    (R9), Z10
+	PREFETCHT1 128(R9)
+	VMOVUPS    64(R9), Z11
+	PREFETCHT1 192(R9)
+	ADDQ       CX, R9
+	VMOVUPS    (R9), Z12
+	PREFETCHT1 128(R9)
+	VMOVUPS    64(R9), Z13
+	PREFETCHT1 192(R9)
+	ADDQ       CX, R9
+	VMOVUPS    (R9), Z14
+	PREFETCHT1 128(R9)
+	VMOVUPS    64(R9), Z15
+	PREFETCHT1 192(R9)
+	ADDQ       CX, R9
+	VMOVUPS    (R9), Z16
+	PREFETCHT1 128(R9)
+	VMOVUPS    64(R9), Z17
+	PREFETCHT1 192(R9)
+	ADDQ       CX, R9
+	VMOVUPS    (R9), Z18
+	PREFETCHT1 128(R9)
+	VMOVUPS    64(R9), Z19
+	PREFETCHT1 192(R9)
+	ADDQ       CX, R9
+	VMOVUPS    (R9), Z20
+	PREFETCHT1 128(R9)
+	VMOVUPS    64(R9), Z21
+	PREFETCHT1 192(R9)
+	ADDQ       CX, R9
+	VMOVUPS    (R9), Z22
+	PREFETCHT1 128(R9)
+	VMOVUPS    64(R9), Z23
+	PREFETCHT1 192(R9)
 
 rows12sum:
 	MOVQ  DX, R9
@@ -5779,6 +10819,7 @@ rows12loop:
 	VMOVUPS      (R13), Z24
 	VMOVUPS      64(R13), Z25
 	ADDQ         R14, R13
+	PREFETCHT0   95(R9)
 	VBROADCASTSS (R9), Z26
 	VFMADD231PS  Z24, Z26, Z0
 	VFMADD231PS  Z25, Z26, Z1
@@ -5913,30 +10954,46 @@ rows8fromZero:
 	JMP    rows8sum
 
 rows8fromC:
-	MOVQ    AX, R9
-	VMOVUPS (R9), Z0
-	VMOVUPS 64(R9), Z1
-	ADDQ    CX, R9
-	VMOVUPS (R9), Z2
-	VMOVUPS 64(R9), Z3
-	ADDQ    CX, R9
-	VMOVUPS (R9), Z4
-	VMOVUPS 64(R9), Z5
-	ADDQ    CX, R9
-	VMOVUPS (R9), Z6
-	VMOVUPS 64(R9), Z7
-	ADDQ    CX, R9
-	VMOVUPS (R9), Z8
-	VMOVUPS 64(R9), Z9
-	ADDQ    CX, R9
-	VMOVUPS (R9), Z10
-	VMOVUPS 64(R9), Z11
-	ADDQ    CX, R9
-	VMOVUPS (R9), Z12
-	VMOVUPS 64(R9), Z13
-	ADDQ    CX, R9
-	VMOVUPS (R9), Z14
-	VMOVUPS 64(R9), Z15
+	MOVQ       AX, R9
+	VMOVUPS    (R9), Z0
+	PREFETCHT1 128(R9)
+	VMOVUPS    64(R9), Z1
+	PREFETCHT1 192(R9)
+	ADDQ       CX, R9
+	VMOVUPS    (R9), Z2
+	PREFETCHT1 128(R9)
+	VMOVUPS    64(R9), Z3
+	PREFETCHT1 192(R9)
+	ADDQ       CX, R9
+	VMOVUPS    (R9), Z4
+	PREFETCHT1 128(R9)
+	VMOVUPS    64(R9), Z5
+	PREFETCHT1 192(R9)
+	ADDQ       CX, R9
+	VMOVUPS    (R9), Z6
+	PREFETCHT1 128(R9)
+	VMOVUPS    64(R9), Z7
+	PREFETCHT1 192(R9)
+	ADDQ       CX, R9
+	VMOVUPS    (R9), Z8
+	PREFETCHT1 128(R9)
+	VMOVUPS    64(R9), Z9
+	PREFETCHT1 192(R9)
+	ADDQ       CX, R9
+	VMOVUPS    (R9), Z10
+	PREFETCHT1 128(R9)
+	VMOVUPS    64(R9), Z11
+	PREFETCHT1 192(R9)
+	ADDQ       CX, R9
+	VMOVUPS    (R9), Z12
+	PREFETCHT1 128(R9)
+	VMOVUPS    64(R9), Z13
+	PREFETCHT1 192(R9)
+	ADDQ       CX, R9
+	VMOVUPS    (R9), Z14
+	PREFETCHT1 128(R9)
+	VMOVUPS    64(R9), Z15
+	PREFETCHT1 192(R9)
 
 rows8sum:
 	MOVQ  DX, R9
@@ -6055,24 +11112,36 @@ rows6fromZero:
 	JMP    rows6sum
 
 rows6fromC:
-	MOVQ    AX, R9
-	VMOVUPS (R9), Z0
-	VMOVUPS 64(R9), Z1
-	ADDQ    CX, R9
-	VMOVUPS (R9), Z2
-	VMOVUPS 64(R9), Z3
-	ADDQ    CX, R9
-	VMOVUPS (R9), Z4
-	VMOVUPS 64(R9), Z5
-	ADDQ    CX, R9
-	VMOVUPS (R9), Z6
-	VMOVUPS 64(R9), Z7
-	ADDQ    CX, R9
-	VMOVUPS (R9), Z8
-	VMOVUPS 64(R9), Z9
-	ADDQ    CX, R9
-	VMOVUPS (R9), Z10
-	VMOVUPS 64(R9), Z11
+	MOVQ       AX, R9
+	VMOVUPS    (R9), Z0
+	PREFETCHT1 128(R9)
+	VMOVUPS    64(R9), Z1
+	PREFETCHT1 192(R9)
+	ADDQ       CX, R9
+	VMOVUPS    (R9), Z2
+	PREFETCHT1 128(R9)
+	VMOVUPS    64(R9), Z3
+	PREFETCHT1 192(R9)
+	ADDQ       CX, R9
+	VMOVUPS    (R9), Z4
+	PREFETCHT1 128(R9)
+	VMOVUPS    64(R9), Z5
+	PREFETCHT1 192(R9)
+	ADDQ       CX, R9
+	VMOVUPS    (R9), Z6
+	PREFETCHT1 128(R9)
+	VMOVUPS    64(R9), Z7
+	PREFETCHT1 192(R9)
+	ADDQ       CX, R9
+	VMOVUPS    (R9), Z8
+	PREFETCHT1 128(R9)
+	VMOVUPS    64(R9), Z9
+	PREFETCHT1 192(R9)
+	ADDQ       CX, R9
+	VMOVUPS    (R9), Z10
+	PREFETCHT1 128(R9)
+	VMOVUPS    64(R9), Z11
+	PREFETCHT1 192(R9)
 
 rows6sum:
 	MOVQ  DX, R9
@@ -6168,18 +11237,26 @@ rows4fromZero:
 	JMP    rows4sum
 
 rows4fromC:
-	MOVQ    AX, R9
-	VMOVUPS (R9), Z0
-	VMOVUPS 64(R9), Z1
-	ADDQ    CX, R9
-	VMOVUPS (R9), Z2
-	VMOVUPS 64(R9), Z3
-	ADDQ    CX, R9
-	VMOVUPS (R9), Z4
-	VMOVUPS 64(R9), Z5
-	ADDQ    CX, R9
-	VMOVUPS (R9), Z6
-	VMOVUPS 64(R9), Z7
+	MOVQ       AX, R9
+	VMOVUPS    (R9), Z0
+	PREFETCHT1 128(R9)
+	VMOVUPS    64(R9), Z1
+	PREFETCHT1 192(R9)
+	ADDQ       CX, R9
+	VMOVUPS    (R9), Z2
+	PREFETCHT1 128(R9)
+	VMOVUPS    64(R9), Z3
+	PREFETCHT1 192(R9)
+	ADDQ       CX, R9
+	VMOVUPS    (R9), Z4
+	PREFETCHT1 128(R9)
+	VMOVUPS    64(R9), Z5
+	PREFETCHT1 192(R9)
+	ADDQ       CX, R9
+	VMOVUPS    (R9), Z6
+	PREFETCHT1 128(R9)
+	VMOVUPS    64(R9), Z7
+	PREFETCHT1 192(R9)
 
 rows4sum:
 	MOVQ  DX, R9
@@ -6255,12 +11332,16 @@ rows2fromZero:
 	JMP    rows2sum
 
 rows2fromC:
-	MOVQ    AX, R9
-	VMOVUPS (R9), Z0
-	VMOVUPS 64(R9), Z1
-	ADDQ    CX, R9
-	VMOVUPS (R9), Z2
-	VMOVUPS 64(R9), Z3
+	MOVQ       AX, R9
+	VMOVUPS    (R9), Z0
+	PREFETCHT1 128(R9)
+	VMOVUPS    64(R9), Z1
+	PREFETCHT1 192(R9)
+	ADDQ       CX, R9
+	VMOVUPS    (R9), Z2
+	PREFETCHT1 128(R9)
+	VMOVUPS    64(R9), Z3
+	PREFETCHT1 192(R9)
 
 rows2sum:
 	MOVQ  DX, R9
@@ -6317,9 +11398,11 @@ rows1fromZero:
 	JMP    rows1sum
 
 rows1fromC:
-	MOVQ    AX, R9
-	VMOVUPS (R9), Z0
-	VMOVUPS 64(R9), Z1
+	MOVQ       AX, R9
+	VMOVUPS    (R9), Z0
+	PREFETCHT1 128(R9)
+	VMOVUPS    64(R9), Z1
+	PREFETCHT1 192(R9)
 
 rows1sum:
 	MOVQ  DX, R9
@@ -6946,6 +12029,150 @@ end:
 	VZEROUPPER
 	RET
 
+// func activateGELUF32AVX512(y *float32, x *float32, n int)
+// Requires: AVX, AVX512DQ, AVX512F
+TEXT ·activateGELUF32AVX512(SB), NOSPLIT, $0-24
+	MOVQ y+0(FP), AX
+	MOVQ x+8(FP), DX
+	MOVQ n+16(FP), CX
+
+loop:
+	CMPQ         CX, $0x00000010
+	JL           rest
+	VMOVUPS      (DX), Z0
+	VMOVUPS      c4_80000000<>+0(SB), Z1
+	VANDNPS      Z0, Z1, Z1
+	VMOVUPS      c4_4167d70a<>+0(SB), Z2
+	VMINPS       Z1, Z2, Z2
+	VMULPS       Z2, Z2, Z1
+	VMOVUPS      Z1, Z3
+	VFNMADD231PS Z2, Z2, Z3
+	VMULPS       c4_bf000000<>+0(SB), Z1, Z1
+	VMULPS       c4_3f000000<>+0(SB), Z3, Z3
+	VMULPS       c4_3fb8aa3b<>+0(SB), Z1, Z4
+	VADDPS       c4_4b400000<>+0(SB), Z4, Z4
+	VSUBPS       c4_4b400000<>+0(SB), Z4, Z4
+	VMOVUPS      Z1, Z1
+	VFNMADD231PS c4_3f318000<>+0(SB), Z4, Z1
+	VFNMADD231PS c4_b95e8083<>+0(SB), Z4, Z1
+	VMOVUPS      c4_39500d01<>+0(SB), Z5
+	VFMADD213PS  c4_3ab60b61<>+0(SB), Z1, Z5
+	VFMADD213PS  c4_3c088889<>+0(SB), Z1, Z5
+	VFMADD213PS  c4_3d2aaaab<>+0(SB), Z1, Z5
+	VFMADD213PS  c4_3e2aaaab<>+0(SB), Z1, Z5
+	VFMADD213PS  c4_3f000000<>+0(SB), Z1, Z5
+	VMULPS       Z1, Z5, Z5
+	VFMADD213PS  Z1, Z1, Z5
+	VMULPS       c4_3f000000<>+0(SB), Z4, Z1
+	VADDPS       c4_4b400000<>+0(SB), Z1, Z1
+	VSUBPS       c4_4b400000<>+0(SB), Z1, Z1
+	VSUBPS       Z1, Z4, Z4
+	VADDPS       c4_4b400000<>+0(SB), Z4, Z4
+	VPSLLD       $0x17, Z4, Z4
+	VPADDD       c4_3f800000<>+0(SB), Z4, Z4
+	VADDPS       c4_4b400000<>+0(SB), Z1, Z1
+	VPSLLD       $0x17, Z1, Z1
+	VPADDD       c4_3f800000<>+0(SB), Z1, Z1
+	VADDPS       c4_3f800000<>+0(SB), Z5, Z5
+	VMULPS       Z4, Z5, Z5
+	VMULPS       Z1, Z5, Z5
+	VFMADD231PS  Z5, Z3, Z5
+	VADDPS       c4_40400000<>+0(SB), Z2, Z1
+	VSUBPS       c4_40400000<>+0(SB), Z2, Z3
+	VDIVPS       Z1, Z3, Z3
+	VMOVUPS      c4_386268fb<>+0(SB), Z4
+	VFMADD213PS  c4_3909038f<>+0(SB), Z3, Z4
+	VFMADD213PS  c4_b98006d9<>+0(SB), Z3, Z4
+	VFMADD213PS  c4_ba873c08<>+0(SB), Z3, Z4
+	VFMADD213PS  c4_3a864a62<>+0(SB), Z3, Z4
+	VFMADD213PS  c4_3be45bf0<>+0(SB), Z3, Z4
+	VFMADD213PS  c4_bc2b6ad3<>+0(SB), Z3, Z4
+	VFMADD213PS  c4_bd419677<>+0(SB), Z3, Z4
+	VFMADD213PS  c4_3e6b89c2<>+0(SB), Z3, Z4
+	VFMADD213PS  c4_bf026395<>+0(SB), Z3, Z4
+	VFMADD213PS  c4_3f3aa53b<>+0(SB), Z3, Z4
+	VDIVPS       Z1, Z4, Z4
+	VMULPS       Z2, Z4, Z4
+	VMOVUPS      c4_0<>+0(SB), Z1
+	VMAXPS       Z0, Z1, Z1
+	VFNMADD231PS Z5, Z4, Z1
+	VMOVUPS      Z1, (AX)
+	ADDQ         $0x00000040, AX
+	ADDQ         $0x00000040, DX
+	SUBQ         $0x00000010, CX
+	JMP          loop
+
+rest:
+	TESTQ        CX, CX
+	JZ           end
+	MOVQ         $0x0000000000000001, BX
+	SHLQ         CL, BX
+	MOVQ         BX, CX
+	DECQ         CX
+	KMOVW        CX, K1
+	VMOVUPS.Z    (DX), K1, Z0
+	VMOVUPS      c4_80000000<>+0(SB), Z1
+	VANDNPS      Z0, Z1, Z1
+	VMOVUPS      c4_4167d70a<>+0(SB), Z2
+	VMINPS       Z1, Z2, Z2
+	VMULPS       Z2, Z2, Z1
+	VMOVUPS      Z1, Z3
+	VFNMADD231PS Z2, Z2, Z3
+	VMULPS       c4_bf000000<>+0(SB), Z1, Z1
+	VMULPS       c4_3f000000<>+0(SB), Z3, Z3
+	VMULPS       c4_3fb8aa3b<>+0(SB), Z1, Z4
+	VADDPS       c4_4b400000<>+0(SB), Z4, Z4
+	VSUBPS       c4_4b400000<>+0(SB), Z4, Z4
+	VMOVUPS      Z1, Z1
+	VFNMADD231PS c4_3f318000<>+0(SB), Z4, Z1
+	VFNMADD231PS c4_b95e8083<>+0(SB), Z4, Z1
+	VMOVUPS      c4_39500d01<>+0(SB), Z5
+	VFMADD213PS  c4_3ab60b61<>+0(SB), Z1, Z5
+	VFMADD213PS  c4_3c088889<>+0(SB), Z1, Z5
+	VFMADD213PS  c4_3d2aaaab<>+0(SB), Z1, Z5
+	VFMADD213PS  c4_3e2aaaab<>+0(SB), Z1, Z5
+	VFMADD213PS  c4_3f000000<>+0(SB), Z1, Z5
+	VMULPS       Z1, Z5, Z5
+	VFMADD213PS  Z1, Z1, Z5
+	VMULPS       c4_3f000000<>+0(SB), Z4, Z1
+	VADDPS       c4_4b400000<>+0(SB), Z1, Z1
+	VSUBPS       c4_4b400000<>+0(SB), Z1, Z1
+	VSUBPS       Z1, Z4, Z4
+	VADDPS       c4_4b400000<>+0(SB), Z4, Z4
+	VPSLLD       $0x17, Z4, Z4
+	VPADDD       c4_3f800000<>+0(SB), Z4, Z4
+	VADDPS       c4_4b400000<>+0(SB), Z1, Z1
+	VPSLLD       $0x17, Z1, Z1
+	VPADDD       c4_3f800000<>+0(SB), Z1, Z1
+	VADDPS       c4_3f800000<>+0(SB), Z5, Z5
+	VMULPS       Z4, Z5, Z5
+	VMULPS       Z1, Z5, Z5
+	VFMADD231PS  Z5, Z3, Z5
+	VADDPS       c4_40400000<>+0(SB), Z2, Z1
+	VSUBPS       c4_40400000<>+0(SB), Z2, Z3
+	VDIVPS       Z1, Z3, Z3
+	VMOVUPS      c4_386268fb<>+0(SB), Z4
+	VFMADD213PS  c4_3909038f<>+0(SB), Z3, Z4
+	VFMADD213PS  c4_b98006d9<>+0(SB), Z3, Z4
+	VFMADD213PS  c4_ba873c08<>+0(SB), Z3, Z4
+	VFMADD213PS  c4_3a864a62<>+0(SB), Z3, Z4
+	VFMADD213PS  c4_3be45bf0<>+0(SB), Z3, Z4
+	VFMADD213PS  c4_bc2b6ad3<>+0(SB), Z3, Z4
+	VFMADD213PS  c4_bd419677<>+0(SB), Z3, Z4
+	VFMADD213PS  c4_3e6b89c2<>+0(SB), Z3, Z4
+	VFMADD213PS  c4_bf026395<>+0(SB), Z3, Z4
+	VFMADD213PS  c4_3f3aa53b<>+0(SB), Z3, Z4
+	VDIVPS       Z1, Z4, Z4
+	VMULPS       Z2, Z4, Z4
+	VMOVUPS      c4_0<>+0(SB), Z1
+	VMAXPS       Z0, Z1, Z1
+	VFNMADD231PS Z5, Z4, Z1
+	VMOVUPS      Z1, K1, (AX)
+
+end:
+	VZEROUPPER
+	RET
+
 // func activateGELUTanhF32AVX512(y *float32, x *float32, n int)
 // Requires: AVX, AVX512DQ, AVX512F
 TEXT ·activateGELUTanhF32AVX512(SB), NOSPLIT, $0-24
@@ -7544,6 +12771,160 @@ end:
 	VZEROUPPER
 	RET
 
+// func slopeGELUF32AVX512(d *float32, x *float32, y *float32, n int)
+// Requires: AVX, AVX512DQ, AVX512F
+TEXT ·slopeGELUF32AVX512(SB), NOSPLIT, $0-32
+	MOVQ d+0(FP), AX
+	MOVQ x+8(FP), DX
+	MOVQ y+16(FP), BX
+	MOVQ n+24(FP), CX
+
+loop:
+	CMPQ         CX, $0x00000010
+	JL           rest
+	VMOVUPS      (DX), Z0
+	VMOVUPS      c4_80000000<>+0(SB), Z1
+	VANDNPS      Z0, Z1, Z1
+	VMOVUPS      c4_4167d70a<>+0(SB), Z2
+	VMINPS       Z1, Z2, Z2
+	VMULPS       Z2, Z2, Z1
+	VMOVUPS      Z1, Z3
+	VFNMADD231PS Z2, Z2, Z3
+	VMULPS       c4_bf000000<>+0(SB), Z1, Z1
+	VMULPS       c4_3f000000<>+0(SB), Z3, Z3
+	VMULPS       c4_3fb8aa3b<>+0(SB), Z1, Z4
+	VADDPS       c4_4b400000<>+0(SB), Z4, Z4
+	VSUBPS       c4_4b400000<>+0(SB), Z4, Z4
+	VMOVUPS      Z1, Z1
+	VFNMADD231PS c4_3f318000<>+0(SB), Z4, Z1
+	VFNMADD231PS c4_b95e8083<>+0(SB), Z4, Z1
+	VMOVUPS      c4_39500d01<>+0(SB), Z5
+	VFMADD213PS  c4_3ab60b61<>+0(SB), Z1, Z5
+	VFMADD213PS  c4_3c088889<>+0(SB), Z1, Z5
+	VFMADD213PS  c4_3d2aaaab<>+0(SB), Z1, Z5
+	VFMADD213PS  c4_3e2aaaab<>+0(SB), Z1, Z5
+	VFMADD213PS  c4_3f000000<>+0(SB), Z1, Z5
+	VMULPS       Z1, Z5, Z5
+	VFMADD213PS  Z1, Z1, Z5
+	VMULPS       c4_3f000000<>+0(SB), Z4, Z1
+	VADDPS       c4_4b400000<>+0(SB), Z1, Z1
+	VSUBPS       c4_4b400000<>+0(SB), Z1, Z1
+	VSUBPS       Z1, Z4, Z4
+	VADDPS       c4_4b400000<>+0(SB), Z4, Z4
+	VPSLLD       $0x17, Z4, Z4
+	VPADDD       c4_3f800000<>+0(SB), Z4, Z4
+	VADDPS       c4_4b400000<>+0(SB), Z1, Z1
+	VPSLLD       $0x17, Z1, Z1
+	VPADDD       c4_3f800000<>+0(SB), Z1, Z1
+	VADDPS       c4_3f800000<>+0(SB), Z5, Z5
+	VMULPS       Z4, Z5, Z5
+	VMULPS       Z1, Z5, Z5
+	VFMADD231PS  Z5, Z3, Z5
+	VADDPS       c4_40400000<>+0(SB), Z2, Z1
+	VSUBPS       c4_40400000<>+0(SB), Z2, Z3
+	VDIVPS       Z1, Z3, Z3
+	VMOVUPS      c4_386268fb<>+0(SB), Z4
+	VFMADD213PS  c4_3909038f<>+0(SB), Z3, Z4
+	VFMADD213PS  c4_b98006d9<>+0(SB), Z3, Z4
+	VFMADD213PS  c4_ba873c08<>+0(SB), Z3, Z4
+	VFMADD213PS  c4_3a864a62<>+0(SB), Z3, Z4
+	VFMADD213PS  c4_3be45bf0<>+0(SB), Z3, Z4
+	VFMADD213PS  c4_bc2b6ad3<>+0(SB), Z3, Z4
+	VFMADD213PS  c4_bd419677<>+0(SB), Z3, Z4
+	VFMADD213PS  c4_3e6b89c2<>+0(SB), Z3, Z4
+	VFMADD213PS  c4_bf026395<>+0(SB), Z3, Z4
+	VFMADD213PS  c4_3f3aa53b<>+0(SB), Z3, Z4
+	VDIVPS       Z1, Z4, Z4
+	VFNMADD231PS c4_3ecc422a<>+0(SB), Z2, Z4
+	VMULPS       Z5, Z4, Z4
+	VMOVUPS      c4_3f800000<>+0(SB), Z1
+	VSUBPS       Z4, Z1, Z1
+	VPMOVD2M     Z0, K1
+	VBLENDMPS    Z4, Z1, K1, Z4
+	VMOVUPS      (AX), Z0
+	VMULPS       Z4, Z0, Z0
+	VMOVUPS      Z0, (AX)
+	ADDQ         $0x00000040, AX
+	ADDQ         $0x00000040, DX
+	ADDQ         $0x00000040, BX
+	SUBQ         $0x00000010, CX
+	JMP          loop
+
+rest:
+	TESTQ        CX, CX
+	JZ           end
+	MOVQ         $0x0000000000000001, BX
+	SHLQ         CL, BX
+	MOVQ         BX, CX
+	DECQ         CX
+	KMOVW        CX, K1
+	VMOVUPS.Z    (DX), K1, Z0
+	VMOVUPS      c4_80000000<>+0(SB), Z1
+	VANDNPS      Z0, Z1, Z1
+	VMOVUPS      c4_4167d70a<>+0(SB), Z2
+	VMINPS       Z1, Z2, Z2
+	VMULPS       Z2, Z2, Z1
+	VMOVUPS      Z1, Z3
+	VFNMADD231PS Z2, Z2, Z3
+	VMULPS       c4_bf000000<>+0(SB), Z1, Z1
+	VMULPS       c4_3f000000<>+0(SB), Z3, Z3
+	VMULPS       c4_3fb8aa3b<>+0(SB), Z1, Z4
+	VADDPS       c4_4b400000<>+0(SB), Z4, Z4
+	VSUBPS       c4_4b400000<>+0(SB), Z4, Z4
+	VMOVUPS      Z1, Z1
+	VFNMADD231PS c4_3f318000<>+0(SB), Z4, Z1
+	VFNMADD231PS c4_b95e8083<>+0(SB), Z4, Z1
+	VMOVUPS      c4_39500d01<>+0(SB), Z5
+	VFMADD213PS  c4_3ab60b61<>+0(SB), Z1, Z5
+	VFMADD213PS  c4_3c088889<>+0(SB), Z1, Z5
+	VFMADD213PS  c4_3d2aaaab<>+0(SB), Z1, Z5
+	VFMADD213PS  c4_3e2aaaab<>+0(SB), Z1, Z5
+	VFMADD213PS  c4_3f000000<>+0(SB), Z1, Z5
+	VMULPS       Z1, Z5, Z5
+	VFMADD213PS  Z1, Z1, Z5
+	VMULPS       c4_3f000000<>+0(SB), Z4, Z1
+	VADDPS       c4_4b400000<>+0(SB), Z1, Z1
+	VSUBPS       c4_4b400000<>+0(SB), Z1, Z1
+	VSUBPS       Z1, Z4, Z4
+	VADDPS       c4_4b400000<>+0(SB), Z4, Z4
+	VPSLLD       $0x17, Z4, Z4
+	VPADDD       c4_3f800000<>+0(SB), Z4, Z4
+	VADDPS       c4_4b400000<>+0(SB), Z1, Z1
+	VPSLLD       $0x17, Z1, Z1
+	VPADDD       c4_3f800000<>+0(SB), Z1, Z1
+	VADDPS       c4_3f800000<>+0(SB), Z5, Z5
+	VMULPS       Z4, Z5, Z5
+	VMULPS       Z1, Z5, Z5
+	VFMADD231PS  Z5, Z3, Z5
+	VADDPS       c4_40400000<>+0(SB), Z2, Z1
+	VSUBPS       c4_40400000<>+0(SB), Z2, Z3
+	VDIVPS       Z1, Z3, Z3
+	VMOVUPS      c4_386268fb<>+0(SB), Z4
+	VFMADD213PS  c4_3909038f<>+0(SB), Z3, Z4
+	VFMADD213PS  c4_b98006d9<>+0(SB), Z3, Z4
+	VFMADD213PS  c4_ba873c08<>+0(SB), Z3, Z4
+	VFMADD213PS  c4_3a864a62<>+0(SB), Z3, Z4
+	VFMADD213PS  c4_3be45bf0<>+0(SB), Z3, Z4
+	VFMADD213PS  c4_bc2b6ad3<>+0(SB), Z3, Z4
+	VFMADD213PS  c4_bd419677<>+0(SB), Z3, Z4
+	VFMADD213PS  c4_3e6b89c2<>+0(SB), Z3, Z4
+	VFMADD213PS  c4_bf026395<>+0(SB), Z3, Z4
+	VFMADD213PS  c4_3f3aa53b<>+0(SB), Z3, Z4
+	VDIVPS       Z1, Z4, Z4
+	VFNMADD231PS c4_3ecc422a<>+0(SB), Z2, Z4
+	VMULPS       Z5, Z4, Z4
+	VMOVUPS      c4_3f800000<>+0(SB), Z1
+	VSUBPS       Z4, Z1, Z1
+	VPMOVD2M     Z0, K2
+	VBLENDMPS    Z4, Z1, K2, Z4
+	VMOVUPS.Z    (AX), K1, Z0
+	VMULPS       Z4, Z0, Z0
+	VMOVUPS      Z0, K1, (AX)
+
+end:
+	VZEROUPPER
+	RET
+
 // func slopeGELUTanhF32AVX512(d *float32, x *float32, y *float32, n int)
 // Requires: AVX, AVX512DQ, AVX512F
 TEXT ·slopeGELUTanhF32AVX512(SB), NOSPLIT, $0-32
@@ -7696,8 +13077,689 @@ end:
 	VZEROUPPER
 	RET
 
-// func gemmF64AVX512x2(c *float64, ldc int, a *float64, rsa int, csa int, b *float64, ldb int, m int, k int, bias *float64, mode int)
+// func activateSinF32AVX512(y *float32, x *float32, n int) uint32
 // Requires: AVX, AVX512DQ, AVX512F
+TEXT ·activateSinF32AVX512(SB), NOSPLIT, $0-28
+	MOVQ   y+0(FP), AX
+	MOVQ   x+8(FP), DX
+	MOVQ   n+16(FP), CX
+	VXORPS Z0, Z0, Z0
+
+loop:
+	CMPQ          CX, $0x00000010
+	JL            rest
+	VMOVUPS       (DX), Z1
+	VMOVUPS       c4_80000000<>+0(SB), Z2
+	VANDNPS       Z1, Z2, Z2
+	VCVTPS2PD     Y2, Z3
+	VEXTRACTF64X4 $0x01, Z2, Y4
+	VCVTPS2PD     Y4, Z4
+	VMULPD        c8_3fe45f306dc9c883<>+0(SB), Z3, Z6
+	VADDPD        c8_4338000000000000<>+0(SB), Z6, Z6
+	VADDPD        c8_0<>+0(SB), Z6, Z7
+	VSUBPD        c8_4338000000000000<>+0(SB), Z6, Z6
+	VMOVUPD       Z3, Z3
+	VFNMADD231PD  c8_3ff921fb54400000<>+0(SB), Z6, Z3
+	VFNMADD231PD  c8_3dd0b4611a626331<>+0(SB), Z6, Z3
+	VMULPD        Z3, Z3, Z6
+	VMOVUPD       c8_3ec6cd878c3b46a7<>+0(SB), Z9
+	VFMADD213PD   c8_bf2a00f9e2cae774<>+0(SB), Z6, Z9
+	VFMADD213PD   c8_3f811110896efbb2<>+0(SB), Z6, Z9
+	VFMADD213PD   c8_bfc5555554cbac77<>+0(SB), Z6, Z9
+	VMULPD        Z3, Z6, Z10
+	VFMADD213PD   Z3, Z10, Z9
+	VMOVUPD       c8_3ef99342e0c14732<>+0(SB), Z3
+	VFMADD213PD   c8_bf56c087e80f1e27<>+0(SB), Z6, Z3
+	VFMADD213PD   c8_3fa55553e1053a42<>+0(SB), Z6, Z3
+	VMOVUPD       c8_3ff0000000000000<>+0(SB), Z10
+	VMOVUPD       c8_3ff0000000000000<>+0(SB), Z11
+	VFMADD231PD   c8_bfdffffffd0c5e81<>+0(SB), Z6, Z10
+	VSUBPD        Z10, Z11, Z11
+	VFMADD231PD   c8_bfdffffffd0c5e81<>+0(SB), Z6, Z11
+	VMULPD        Z6, Z6, Z6
+	VFMADD213PD   Z11, Z6, Z3
+	VADDPD        Z10, Z3, Z3
+	VPSLLQ        $0x3f, Z7, Z6
+	VPMOVQ2M      Z6, K1
+	VBLENDMPD     Z3, Z9, K1, Z9
+	VPSLLQ        $0x3e, Z7, Z7
+	VANDPD        c8_8000000000000000<>+0(SB), Z7, Z7
+	VXORPD        Z7, Z9, Z9
+	VMULPD        c8_3fe45f306dc9c883<>+0(SB), Z4, Z3
+	VADDPD        c8_4338000000000000<>+0(SB), Z3, Z3
+	VADDPD        c8_0<>+0(SB), Z3, Z6
+	VSUBPD        c8_4338000000000000<>+0(SB), Z3, Z3
+	VMOVUPD       Z4, Z4
+	VFNMADD231PD  c8_3ff921fb54400000<>+0(SB), Z3, Z4
+	VFNMADD231PD  c8_3dd0b4611a626331<>+0(SB), Z3, Z4
+	VMULPD        Z4, Z4, Z3
+	VMOVUPD       c8_3ec6cd878c3b46a7<>+0(SB), Z7
+	VFMADD213PD   c8_bf2a00f9e2cae774<>+0(SB), Z3, Z7
+	VFMADD213PD   c8_3f811110896efbb2<>+0(SB), Z3, Z7
+	VFMADD213PD   c8_bfc5555554cbac77<>+0(SB), Z3, Z7
+	VMULPD        Z4, Z3, Z10
+	VFMADD213PD   Z4, Z10, Z7
+	VMOVUPD       c8_3ef99342e0c14732<>+0(SB), Z4
+	VFMADD213PD   c8_bf56c087e80f1e27<>+0(SB), Z3, Z4
+	VFMADD213PD   c8_3fa55553e1053a42<>+0(SB), Z3, Z4
+	VMOVUPD       c8_3ff0000000000000<>+0(SB), Z10
+	VMOVUPD       c8_3ff0000000000000<>+0(SB), Z11
+	VFMADD231PD   c8_bfdffffffd0c5e81<>+0(SB), Z3, Z10
+	VSUBPD        Z10, Z11, Z11
+	VFMADD231PD   c8_bfdffffffd0c5e81<>+0(SB), Z3, Z11
+	VMULPD        Z3, Z3, Z3
+	VFMADD213PD   Z11, Z3, Z4
+	VADDPD        Z10, Z4, Z4
+	VPSLLQ        $0x3f, Z6, Z3
+	VPMOVQ2M      Z3, K1
+	VBLENDMPD     Z4, Z7, K1, Z7
+	VPSLLQ        $0x3e, Z6, Z6
+	VANDPD        c8_8000000000000000<>+0(SB), Z6, Z6
+	VXORPD        Z6, Z7, Z7
+	VCVTPD2PS     Z9, Y5
+	VCVTPD2PS     Z7, Y4
+	VINSERTF64X4  $0x01, Y4, Z5, Z5
+	VANDPS        c4_80000000<>+0(SB), Z1, Z3
+	VXORPS        Z3, Z5, Z5
+	VMOVUPS       c4_49800000<>+0(SB), Z3
+	VSUBPS        Z2, Z3, Z2
+	VORPS         Z2, Z0, Z0
+	VPMOVD2M      Z2, K1
+	VBLENDMPS     Z1, Z5, K1, Z5
+	VMOVUPS       Z5, (AX)
+	ADDQ          $0x00000040, AX
+	ADDQ          $0x00000040, DX
+	SUBQ          $0x00000010, CX
+	JMP           loop
+
+rest:
+	TESTQ         CX, CX
+	JZ            end
+	MOVQ          $0x0000000000000001, BX
+	SHLQ          CL, BX
+	MOVQ          BX, CX
+	DECQ          CX
+	KMOVW         CX, K1
+	VMOVUPS.Z     (DX), K1, Z1
+	VMOVUPS       c4_80000000<>+0(SB), Z2
+	VANDNPS       Z1, Z2, Z2
+	VCVTPS2PD     Y2, Z3
+	VEXTRACTF64X4 $0x01, Z2, Y4
+	VCVTPS2PD     Y4, Z4
+	VMULPD        c8_3fe45f306dc9c883<>+0(SB), Z3, Z5
+	VADDPD        c8_4338000000000000<>+0(SB), Z5, Z5
+	VADDPD        c8_0<>+0(SB), Z5, Z6
+	VSUBPD        c8_4338000000000000<>+0(SB), Z5, Z5
+	VMOVUPD       Z3, Z3
+	VFNMADD231PD  c8_3ff921fb54400000<>+0(SB), Z5, Z3
+	VFNMADD231PD  c8_3dd0b4611a626331<>+0(SB), Z5, Z3
+	VMULPD        Z3, Z3, Z5
+	VMOVUPD       c8_3ec6cd878c3b46a7<>+0(SB), Z7
+	VFMADD213PD   c8_bf2a00f9e2cae774<>+0(SB), Z5, Z7
+	VFMADD213PD   c8_3f811110896efbb2<>+0(SB), Z5, Z7
+	VFMADD213PD   c8_bfc5555554cbac77<>+0(SB), Z5, Z7
+	VMULPD        Z3, Z5, Z9
+	VFMADD213PD   Z3, Z9, Z7
+	VMOVUPD       c8_3ef99342e0c14732<>+0(SB), Z3
+	VFMADD213PD   c8_bf56c087e80f1e27<>+0(SB), Z5, Z3
+	VFMADD213PD   c8_3fa55553e1053a42<>+0(SB), Z5, Z3
+	VMOVUPD       c8_3ff0000000000000<>+0(SB), Z9
+	VMOVUPD       c8_3ff0000000000000<>+0(SB), Z10
+	VFMADD231PD   c8_bfdffffffd0c5e81<>+0(SB), Z5, Z9
+	VSUBPD        Z9, Z10, Z10
+	VFMADD231PD   c8_bfdffffffd0c5e81<>+0(SB), Z5, Z10
+	VMULPD        Z5, Z5, Z5
+	VFMADD213PD   Z10, Z5, Z3
+	VADDPD        Z9, Z3, Z3
+	VPSLLQ        $0x3f, Z6, Z5
+	VPMOVQ2M      Z5, K2
+	VBLENDMPD     Z3, Z7, K2, Z7
+	VPSLLQ        $0x3e, Z6, Z6
+	VANDPD        c8_8000000000000000<>+0(SB), Z6, Z6
+	VXORPD        Z6, Z7, Z7
+	VMULPD        c8_3fe45f306dc9c883<>+0(SB), Z4, Z3
+	VADDPD        c8_4338000000000000<>+0(SB), Z3, Z3
+	VADDPD        c8_0<>+0(SB), Z3, Z5
+	VSUBPD        c8_4338000000000000<>+0(SB), Z3, Z3
+	VMOVUPD       Z4, Z4
+	VFNMADD231PD  c8_3ff921fb54400000<>+0(SB), Z3, Z4
+	VFNMADD231PD  c8_3dd0b4611a626331<>+0(SB), Z3, Z4
+	VMULPD        Z4, Z4, Z3
+	VMOVUPD       c8_3ec6cd878c3b46a7<>+0(SB), Z6
+	VFMADD213PD   c8_bf2a00f9e2cae774<>+0(SB), Z3, Z6
+	VFMADD213PD   c8_3f811110896efbb2<>+0(SB), Z3, Z6
+	VFMADD213PD   c8_bfc5555554cbac77<>+0(SB), Z3, Z6
+	VMULPD        Z4, Z3, Z9
+	VFMADD213PD   Z4, Z9, Z6
+	VMOVUPD       c8_3ef99342e0c14732<>+0(SB), Z4
+	VFMADD213PD   c8_bf56c087e80f1e27<>+0(SB), Z3, Z4
+	VFMADD213PD   c8_3fa55553e1053a42<>+0(SB), Z3, Z4
+	VMOVUPD       c8_3ff0000000000000<>+0(SB), Z9
+	VMOVUPD       c8_3ff0000000000000<>+0(SB), Z10
+	VFMADD231PD   c8_bfdffffffd0c5e81<>+0(SB), Z3, Z9
+	VSUBPD        Z9, Z10, Z10
+	VFMADD231PD   c8_bfdffffffd0c5e81<>+0(SB), Z3, Z10
+	VMULPD        Z3, Z3, Z3
+	VFMADD213PD   Z10, Z3, Z4
+	VADDPD        Z9, Z4, Z4
+	VPSLLQ        $0x3f, Z5, Z3
+	VPMOVQ2M      Z3, K2
+	VBLENDMPD     Z4, Z6, K2, Z6
+	VPSLLQ        $0x3e, Z5, Z5
+	VANDPD        c8_8000000000000000<>+0(SB), Z5, Z5
+	VXORPD        Z5, Z6, Z6
+	VCVTPD2PS     Z7, Y8
+	VCVTPD2PS     Z6, Y4
+	VINSERTF64X4  $0x01, Y4, Z8, Z8
+	VANDPS        c4_80000000<>+0(SB), Z1, Z3
+	VXORPS        Z3, Z8, Z8
+	VMOVUPS       c4_49800000<>+0(SB), Z3
+	VSUBPS        Z2, Z3, Z2
+	VORPS         Z2, Z0, Z0
+	VPMOVD2M      Z2, K2
+	VBLENDMPS     Z1, Z8, K2, Z8
+	VMOVUPS       Z8, K1, (AX)
+
+end:
+	VPMOVD2M Z0, K1
+	KMOVW    K1, AX
+	VZEROUPPER
+	MOVL     AX, ret+24(FP)
+	RET
+
+// func slopeSinF32AVX512(d *float32, x *float32, n int) uint32
+// Requires: AVX, AVX512DQ, AVX512F
+TEXT ·slopeSinF32AVX512(SB), NOSPLIT, $0-28
+	MOVQ   d+0(FP), AX
+	MOVQ   x+8(FP), DX
+	MOVQ   n+16(FP), CX
+	VXORPS Z0, Z0, Z0
+
+loop:
+	CMPQ          CX, $0x00000010
+	JL            rest
+	VMOVUPS       (DX), Z1
+	VMOVUPS       c4_80000000<>+0(SB), Z2
+	VANDNPS       Z1, Z2, Z2
+	VCVTPS2PD     Y2, Z1
+	VEXTRACTF64X4 $0x01, Z2, Y4
+	VCVTPS2PD     Y4, Z5
+	VMULPD        c8_3fe45f306dc9c883<>+0(SB), Z1, Z6
+	VADDPD        c8_4338000000000000<>+0(SB), Z6, Z6
+	VADDPD        c8_3ff0000000000000<>+0(SB), Z6, Z7
+	VSUBPD        c8_4338000000000000<>+0(SB), Z6, Z6
+	VMOVUPD       Z1, Z1
+	VFNMADD231PD  c8_3ff921fb54400000<>+0(SB), Z6, Z1
+	VFNMADD231PD  c8_3dd0b4611a626331<>+0(SB), Z6, Z1
+	VMULPD        Z1, Z1, Z6
+	VMOVUPD       c8_3ec6cd878c3b46a7<>+0(SB), Z8
+	VFMADD213PD   c8_bf2a00f9e2cae774<>+0(SB), Z6, Z8
+	VFMADD213PD   c8_3f811110896efbb2<>+0(SB), Z6, Z8
+	VFMADD213PD   c8_bfc5555554cbac77<>+0(SB), Z6, Z8
+	VMULPD        Z1, Z6, Z9
+	VFMADD213PD   Z1, Z9, Z8
+	VMOVUPD       c8_3ef99342e0c14732<>+0(SB), Z1
+	VFMADD213PD   c8_bf56c087e80f1e27<>+0(SB), Z6, Z1
+	VFMADD213PD   c8_3fa55553e1053a42<>+0(SB), Z6, Z1
+	VMOVUPD       c8_3ff0000000000000<>+0(SB), Z9
+	VMOVUPD       c8_3ff0000000000000<>+0(SB), Z10
+	VFMADD231PD   c8_bfdffffffd0c5e81<>+0(SB), Z6, Z9
+	VSUBPD        Z9, Z10, Z10
+	VFMADD231PD   c8_bfdffffffd0c5e81<>+0(SB), Z6, Z10
+	VMULPD        Z6, Z6, Z6
+	VFMADD213PD   Z10, Z6, Z1
+	VADDPD        Z9, Z1, Z1
+	VPSLLQ        $0x3f, Z7, Z6
+	VPMOVQ2M      Z6, K1
+	VBLENDMPD     Z1, Z8, K1, Z8
+	VPSLLQ        $0x3e, Z7, Z7
+	VANDPD        c8_8000000000000000<>+0(SB), Z7, Z7
+	VXORPD        Z7, Z8, Z8
+	VMULPD        c8_3fe45f306dc9c883<>+0(SB), Z5, Z1
+	VADDPD        c8_4338000000000000<>+0(SB), Z1, Z1
+	VADDPD        c8_3ff0000000000000<>+0(SB), Z1, Z6
+	VSUBPD        c8_4338000000000000<>+0(SB), Z1, Z1
+	VMOVUPD       Z5, Z5
+	VFNMADD231PD  c8_3ff921fb54400000<>+0(SB), Z1, Z5
+	VFNMADD231PD  c8_3dd0b4611a626331<>+0(SB), Z1, Z5
+	VMULPD        Z5, Z5, Z1
+	VMOVUPD       c8_3ec6cd878c3b46a7<>+0(SB), Z7
+	VFMADD213PD   c8_bf2a00f9e2cae774<>+0(SB), Z1, Z7
+	VFMADD213PD   c8_3f811110896efbb2<>+0(SB), Z1, Z7
+	VFMADD213PD   c8_bfc5555554cbac77<>+0(SB), Z1, Z7
+	VMULPD        Z5, Z1, Z9
+	VFMADD213PD   Z5, Z9, Z7
+	VMOVUPD       c8_3ef99342e0c14732<>+0(SB), Z5
+	VFMADD213PD   c8_bf56c087e80f1e27<>+0(SB), Z1, Z5
+	VFMADD213PD   c8_3fa55553e1053a42<>+0(SB), Z1, Z5
+	VMOVUPD       c8_3ff0000000000000<>+0(SB), Z9
+	VMOVUPD       c8_3ff0000000000000<>+0(SB), Z10
+	VFMADD231PD   c8_bfdffffffd0c5e81<>+0(SB), Z1, Z9
+	VSUBPD        Z9, Z10, Z10
+	VFMADD231PD   c8_bfdffffffd0c5e81<>+0(SB), Z1, Z10
+	VMULPD        Z1, Z1, Z1
+	VFMADD213PD   Z10, Z1, Z5
+	VADDPD        Z9, Z5, Z5
+	VPSLLQ        $0x3f, Z6, Z1
+	VPMOVQ2M      Z1, K1
+	VBLENDMPD     Z5, Z7, K1, Z7
+	VPSLLQ        $0x3e, Z6, Z6
+	VANDPD        c8_8000000000000000<>+0(SB), Z6, Z6
+	VXORPD        Z6, Z7, Z7
+	VCVTPD2PS     Z8, Y3
+	VCVTPD2PS     Z7, Y4
+	VINSERTF64X4  $0x01, Y4, Z3, Z3
+	VMOVUPS       (AX), Z1
+	VMULPS        Z1, Z3, Z3
+	VMOVUPS       c4_49800000<>+0(SB), Z5
+	VSUBPS        Z2, Z5, Z2
+	VORPS         Z2, Z0, Z0
+	VPMOVD2M      Z2, K1
+	VBLENDMPS     Z1, Z3, K1, Z3
+	VMOVUPS       Z3, (AX)
+	ADDQ          $0x00000040, AX
+	ADDQ          $0x00000040, DX
+	SUBQ          $0x00000010, CX
+	JMP           loop
+
+rest:
+	TESTQ         CX, CX
+	JZ            end
+	MOVQ          $0x0000000000000001, BX
+	SHLQ          CL, BX
+	MOVQ          BX, CX
+	DECQ          CX
+	KMOVW         CX, K1
+	VMOVUPS.Z     (DX), K1, Z1
+	VMOVUPS       c4_80000000<>+0(SB), Z2
+	VANDNPS       Z1, Z2, Z2
+	VCVTPS2PD     Y2, Z1
+	VEXTRACTF64X4 $0x01, Z2, Y3
+	VCVTPS2PD     Y3, Z3
+	VMULPD        c8_3fe45f306dc9c883<>+0(SB), Z1, Z5
+	VADDPD        c8_4338000000000000<>+0(SB), Z5, Z5
+	VADDPD        c8_3ff0000000000000<>+0(SB), Z5, Z6
+	VSUBPD        c8_4338000000000000<>+0(SB), Z5, Z5
+	VMOVUPD       Z1, Z1
+	VFNMADD231PD  c8_3ff921fb54400000<>+0(SB), Z5, Z1
+	VFNMADD231PD  c8_3dd0b4611a626331<>+0(SB), Z5, Z1
+	VMULPD        Z1, Z1, Z5
+	VMOVUPD       c8_3ec6cd878c3b46a7<>+0(SB), Z7
+	VFMADD213PD   c8_bf2a00f9e2cae774<>+0(SB), Z5, Z7
+	VFMADD213PD   c8_3f811110896efbb2<>+0(SB), Z5, Z7
+	VFMADD213PD   c8_bfc5555554cbac77<>+0(SB), Z5, Z7
+	VMULPD        Z1, Z5, Z8
+	VFMADD213PD   Z1, Z8, Z7
+	VMOVUPD       c8_3ef99342e0c14732<>+0(SB), Z1
+	VFMADD213PD   c8_bf56c087e80f1e27<>+0(SB), Z5, Z1
+	VFMADD213PD   c8_3fa55553e1053a42<>+0(SB), Z5, Z1
+	VMOVUPD       c8_3ff0000000000000<>+0(SB), Z8
+	VMOVUPD       c8_3ff0000000000000<>+0(SB), Z9
+	VFMADD231PD   c8_bfdffffffd0c5e81<>+0(SB), Z5, Z8
+	VSUBPD        Z8, Z9, Z9
+	VFMADD231PD   c8_bfdffffffd0c5e81<>+0(SB), Z5, Z9
+	VMULPD        Z5, Z5, Z5
+	VFMADD213PD   Z9, Z5, Z1
+	VADDPD        Z8, Z1, Z1
+	VPSLLQ        $0x3f, Z6, Z5
+	VPMOVQ2M      Z5, K2
+	VBLENDMPD     Z1, Z7, K2, Z7
+	VPSLLQ        $0x3e, Z6, Z6
+	VANDPD        c8_8000000000000000<>+0(SB), Z6, Z6
+	VXORPD        Z6, Z7, Z7
+	VMULPD        c8_3fe45f306dc9c883<>+0(SB), Z3, Z1
+	VADDPD        c8_4338000000000000<>+0(SB), Z1, Z1
+	VADDPD        c8_3ff0000000000000<>+0(SB), Z1, Z5
+	VSUBPD        c8_4338000000000000<>+0(SB), Z1, Z1
+	VMOVUPD       Z3, Z3
+	VFNMADD231PD  c8_3ff921fb54400000<>+0(SB), Z1, Z3
+	VFNMADD231PD  c8_3dd0b4611a626331<>+0(SB), Z1, Z3
+	VMULPD        Z3, Z3, Z1
+	VMOVUPD       c8_3ec6cd878c3b46a7<>+0(SB), Z6
+	VFMADD213PD   c8_bf2a00f9e2cae774<>+0(SB), Z1, Z6
+	VFMADD213PD   c8_3f811110896efbb2<>+0(SB), Z1, Z6
+	VFMADD213PD   c8_bfc5555554cbac77<>+0(SB), Z1, Z6
+	VMULPD        Z3, Z1, Z8
+	VFMADD213PD   Z3, Z8, Z6
+	VMOVUPD       c8_3ef99342e0c14732<>+0(SB), Z3
+	VFMADD213PD   c8_bf56c087e80f1e27<>+0(SB), Z1, Z3
+	VFMADD213PD   c8_3fa55553e1053a42<>+0(SB), Z1, Z3
+	VMOVUPD       c8_3ff0000000000000<>+0(SB), Z8
+	VMOVUPD       c8_3ff0000000000000<>+0(SB), Z9
+	VFMADD231PD   c8_bfdffffffd0c5e81<>+0(SB), Z1, Z8
+	VSUBPD        Z8, Z9, Z9
+	VFMADD231PD   c8_bfdffffffd0c5e81<>+0(SB), Z1, Z9
+	VMULPD        Z1, Z1, Z1
+	VFMADD213PD   Z9, Z1, Z3
+	VADDPD        Z8, Z3, Z3
+	VPSLLQ        $0x3f, Z5, Z1
+	VPMOVQ2M      Z1, K2
+	VBLENDMPD     Z3, Z6, K2, Z6
+	VPSLLQ        $0x3e, Z5, Z5
+	VANDPD        c8_8000000000000000<>+0(SB), Z5, Z5
+	VXORPD        Z5, Z6, Z6
+	VCVTPD2PS     Z7, Y4
+	VCVTPD2PS     Z6, Y3
+	VINSERTF64X4  $0x01, Y3, Z4, Z4
+	VMOVUPS.Z     (AX), K1, Z1
+	VMULPS        Z1, Z4, Z4
+	VMOVUPS       c4_49800000<>+0(SB), Z3
+	VSUBPS        Z2, Z3, Z2
+	VORPS         Z2, Z0, Z0
+	VPMOVD2M      Z2, K2
+	VBLENDMPS     Z1, Z4, K2, Z4
+	VMOVUPS       Z4, K1, (AX)
+
+end:
+	VPMOVD2M Z0, K1
+	KMOVW    K1, AX
+	VZEROUPPER
+	MOVL     AX, ret+24(FP)
+	RET
+
+// func errorSquaresF32AVX512(sq *float64, y0 *float32, y1 *float32, h *float64, each int, e *float64, k *[]float32, terms int, n int, atol float64, rtol float64)
+// Requires: AVX, AVX512DQ, AVX512F, SSE2
+TEXT ·errorSquaresF32AVX512(SB), NOSPLIT, $0-88
+	MOVQ         sq+0(FP), AX
+	MOVQ         y0+8(FP), DX
+	MOVQ         y1+16(FP), BX
+	MOVQ         h+24(FP), SI
+	MOVQ         each+32(FP), DI
+	MOVQ         n+64(FP), CX
+	XORQ         R8, R8
+	MOVSD        atol+72(FP), X1
+	VBROADCASTSD X1, Z0
+	MOVSD        rtol+80(FP), X1
+	VBROADCASTSD X1, Z1
+
+by4:
+	CMPQ   CX, $0x00000020
+	JL     by4done
+	VXORPD Z2, Z2, Z2
+	VXORPD Z3, Z3, Z3
+	VXORPD Z4, Z4, Z4
+	VXORPD Z5, Z5, Z5
+	MOVQ   e+40(FP), R9
+	MOVQ   k+48(FP), R10
+	MOVQ   terms+56(FP), R11
+	TESTQ  R11, R11
+	JZ     by4summed
+
+by4term:
+	MOVQ         (R9), R12
+	ADDQ         R12, R12
+	JZ           by4next
+	MOVQ         (R10), R12
+	VBROADCASTSD (R9), Z6
+	VCVTPS2PD    (R12)(R8*4), Z7
+	VFMADD231PD  Z7, Z6, Z2
+	VCVTPS2PD    32(R12)(R8*4), Z7
+	VFMADD231PD  Z7, Z6, Z3
+	VCVTPS2PD    64(R12)(R8*4), Z7
+	VFMADD231PD  Z7, Z6, Z4
+	VCVTPS2PD    96(R12)(R8*4), Z7
+	VFMADD231PD  Z7, Z6, Z5
+
+by4next:
+	ADDQ $0x00000018, R10
+	ADDQ $0x00000008, R9
+	DECQ R11
+	JNZ  by4term
+
+by4summed:
+	VBROADCASTSD (SI), Z6
+	TESTQ        DI, DI
+	JZ           by4one0
+	VMOVUPD      (SI)(R8*8), Z6
+
+by4one0:
+	VMULPD       Z6, Z2, Z2
+	VCVTPS2PD    (DX)(R8*4), Z6
+	VCVTPS2PD    (BX)(R8*4), Z7
+	VSUBPD       Z6, Z6, Z8
+	VADDPD       Z8, Z2, Z2
+	VSUBPD       Z7, Z7, Z8
+	VADDPD       Z8, Z2, Z2
+	VMOVUPD      c8_8000000000000000<>+0(SB), Z8
+	VANDNPD      Z6, Z8, Z6
+	VANDNPD      Z7, Z8, Z7
+	VMAXPD       Z6, Z7, Z7
+	VMULPD       Z1, Z7, Z7
+	VADDPD       Z0, Z7, Z7
+	VXORPD       Z6, Z6, Z6
+	VCMPPD       $0x04, Z6, Z2, K1
+	VDIVPD.Z     Z7, Z2, K1, Z2
+	VMULPD       Z2, Z2, Z2
+	VMOVUPD      Z2, (AX)(R8*8)
+	VBROADCASTSD (SI), Z2
+	TESTQ        DI, DI
+	JZ           by4one1
+	VMOVUPD      64(SI)(R8*8), Z2
+
+by4one1:
+	VMULPD       Z2, Z3, Z3
+	VCVTPS2PD    32(DX)(R8*4), Z2
+	VCVTPS2PD    32(BX)(R8*4), Z6
+	VSUBPD       Z2, Z2, Z7
+	VADDPD       Z7, Z3, Z3
+	VSUBPD       Z6, Z6, Z7
+	VADDPD       Z7, Z3, Z3
+	VMOVUPD      c8_8000000000000000<>+0(SB), Z7
+	VANDNPD      Z2, Z7, Z2
+	VANDNPD      Z6, Z7, Z6
+	VMAXPD       Z2, Z6, Z6
+	VMULPD       Z1, Z6, Z6
+	VADDPD       Z0, Z6, Z6
+	VXORPD       Z2, Z2, Z2
+	VCMPPD       $0x04, Z2, Z3, K1
+	VDIVPD.Z     Z6, Z3, K1, Z3
+	VMULPD       Z3, Z3, Z3
+	VMOVUPD      Z3, 64(AX)(R8*8)
+	VBROADCASTSD (SI), Z2
+	TESTQ        DI, DI
+	JZ           by4one2
+	VMOVUPD      128(SI)(R8*8), Z2
+
+by4one2:
+	VMULPD       Z2, Z4, Z4
+	VCVTPS2PD    64(DX)(R8*4), Z2
+	VCVTPS2PD    64(BX)(R8*4), Z3
+	VSUBPD       Z2, Z2, Z6
+	VADDPD       Z6, Z4, Z4
+	VSUBPD       Z3, Z3, Z6
+	VADDPD       Z6, Z4, Z4
+	VMOVUPD      c8_8000000000000000<>+0(SB), Z6
+	VANDNPD      Z2, Z6, Z2
+	VANDNPD      Z3, Z6, Z3
+	VMAXPD       Z2, Z3, Z3
+	VMULPD       Z1, Z3, Z3
+	VADDPD       Z0, Z3, Z3
+	VXORPD       Z2, Z2, Z2
+	VCMPPD       $0x04, Z2, Z4, K1
+	VDIVPD.Z     Z3, Z4, K1, Z4
+	VMULPD       Z4, Z4, Z4
+	VMOVUPD      Z4, 128(AX)(R8*8)
+	VBROADCASTSD (SI), Z2
+	TESTQ        DI, DI
+	JZ           by4one3
+	VMOVUPD      192(SI)(R8*8), Z2
+
+by4one3:
+	VMULPD    Z2, Z5, Z5
+	VCVTPS2PD 96(DX)(R8*4), Z2
+	VCVTPS2PD 96(BX)(R8*4), Z3
+	VSUBPD    Z2, Z2, Z4
+	VADDPD    Z4, Z5, Z5
+	VSUBPD    Z3, Z3, Z4
+	VADDPD    Z4, Z5, Z5
+	VMOVUPD   c8_8000000000000000<>+0(SB), Z4
+	VANDNPD   Z2, Z4, Z2
+	VANDNPD   Z3, Z4, Z3
+	VMAXPD    Z2, Z3, Z3
+	VMULPD    Z1, Z3, Z3
+	VADDPD    Z0, Z3, Z3
+	VXORPD    Z2, Z2, Z2
+	VCMPPD    $0x04, Z2, Z5, K1
+	VDIVPD.Z  Z3, Z5, K1, Z5
+	VMULPD    Z5, Z5, Z5
+	VMOVUPD   Z5, 192(AX)(R8*8)
+	ADDQ      $0x00000020, R8
+	SUBQ      $0x00000020, CX
+	JMP       by4
+
+by4done:
+by1:
+	CMPQ   CX, $0x00000008
+	JL     by1done
+	VXORPD Z2, Z2, Z2
+	MOVQ   e+40(FP), R9
+	MOVQ   k+48(FP), R10
+	MOVQ   terms+56(FP), R11
+	TESTQ  R11, R11
+	JZ     by1summed
+
+by1term:
+	MOVQ         (R9), R12
+	ADDQ         R12, R12
+	JZ           by1next
+	MOVQ         (R10), R12
+	VBROADCASTSD (R9), Z3
+	VCVTPS2PD    (R12)(R8*4), Z4
+	VFMADD231PD  Z4, Z3, Z2
+
+by1next:
+	ADDQ $0x00000018, R10
+	ADDQ $0x00000008, R9
+	DECQ R11
+	JNZ  by1term
+
+by1summed:
+	VBROADCASTSD (SI), Z3
+	TESTQ        DI, DI
+	JZ           by1one0
+	VMOVUPD      (SI)(R8*8), Z3
+
+by1one0:
+	VMULPD    Z3, Z2, Z2
+	VCVTPS2PD (DX)(R8*4), Z3
+	VCVTPS2PD (BX)(R8*4), Z4
+	VSUBPD    Z3, Z3, Z5
+	VADDPD    Z5, Z2, Z2
+	VSUBPD    Z4, Z4, Z5
+	VADDPD    Z5, Z2, Z2
+	VMOVUPD   c8_8000000000000000<>+0(SB), Z5
+	VANDNPD   Z3, Z5, Z3
+	VANDNPD   Z4, Z5, Z4
+	VMAXPD    Z3, Z4, Z4
+	VMULPD    Z1, Z4, Z4
+	VADDPD    Z0, Z4, Z4
+	VXORPD    Z3, Z3, Z3
+	VCMPPD    $0x04, Z3, Z2, K1
+	VDIVPD.Z  Z4, Z2, K1, Z2
+	VMULPD    Z2, Z2, Z2
+	VMOVUPD   Z2, (AX)(R8*8)
+	ADDQ      $0x00000008, R8
+	SUBQ      $0x00000008, CX
+	JMP       by1
+
+by1done:
+	TESTQ  CX, CX
+	JZ     end
+	MOVQ   $0x0000000000000001, R9
+	SHLQ   CL, R9
+	MOVQ   R9, CX
+	DECQ   CX
+	KMOVW  CX, K1
+	VXORPD Z2, Z2, Z2
+	MOVQ   e+40(FP), CX
+	MOVQ   k+48(FP), R9
+	MOVQ   terms+56(FP), R10
+	TESTQ  R10, R10
+	JZ     restsummed
+
+restterm:
+	MOVQ         (CX), R11
+	ADDQ         R11, R11
+	JZ           restnext
+	MOVQ         (R9), R11
+	VBROADCASTSD (CX), Z3
+	VCVTPS2PD.Z  (R11)(R8*4), K1, Z4
+	VFMADD231PD  Z4, Z3, Z2
+
+restnext:
+	ADDQ $0x00000018, R9
+	ADDQ $0x00000008, CX
+	DECQ R10
+	JNZ  restterm
+
+restsummed:
+	VBROADCASTSD (SI), Z3
+	TESTQ        DI, DI
+	JZ           restone0
+	VMOVUPD.Z    (SI)(R8*8), K1, Z3
+
+restone0:
+	VMULPD      Z3, Z2, Z2
+	VCVTPS2PD.Z (DX)(R8*4), K1, Z3
+	VCVTPS2PD.Z (BX)(R8*4), K1, Z4
+	VSUBPD      Z3, Z3, Z5
+	VADDPD      Z5, Z2, Z2
+	VSUBPD      Z4, Z4, Z5
+	VADDPD      Z5, Z2, Z2
+	VMOVUPD     c8_8000000000000000<>+0(SB), Z5
+	VANDNPD     Z3, Z5, Z3
+	VANDNPD     Z4, Z5, Z4
+	VMAXPD      Z3, Z4, Z4
+	VMULPD      Z1, Z4, Z4
+	VADDPD      Z0, Z4, Z4
+	VXORPD      Z0, Z0, Z0
+	VCMPPD      $0x04, Z0, Z2, K2
+	VDIVPD.Z    Z4, Z2, K2, Z2
+	VMULPD      Z2, Z2, Z2
+	VMOVUPD     Z2, K1, (AX)(R8*8)
+
+end:
+	VZEROUPPER
+	RET
+
+// func peakF32AVX512(n int)
+// Requires: AVX, AVX512DQ, AVX512F
+TEXT ·peakF32AVX512(SB), NOSPLIT, $0-8
+	MOVQ    n+0(FP), AX
+	VMOVUPS c4_3f800000<>+0(SB), Z0
+	VXORPS  Z1, Z1, Z1
+	VXORPS  Z2, Z2, Z2
+	VXORPS  Z3, Z3, Z3
+	VXORPS  Z4, Z4, Z4
+	VXORPS  Z5, Z5, Z5
+	VXORPS  Z6, Z6, Z6
+	VXORPS  Z7, Z7, Z7
+	VXORPS  Z8, Z8, Z8
+	VXORPS  Z9, Z9, Z9
+	VXORPS  Z10, Z10, Z10
+	VXORPS  Z11, Z11, Z11
+	VXORPS  Z12, Z12, Z12
+
+loop:
+	VFMADD231PS Z0, Z0, Z1
+	VFMADD231PS Z0, Z0, Z2
+	VFMADD231PS Z0, Z0, Z3
+	VFMADD231PS Z0, Z0, Z4
+	VFMADD231PS Z0, Z0, Z5
+	VFMADD231PS Z0, Z0, Z6
+	VFMADD231PS Z0, Z0, Z7
+	VFMADD231PS Z0, Z0, Z8
+	VFMADD231PS Z0, Z0, Z9
+	VFMADD231PS Z0, Z0, Z10
+	VFMADD231PS Z0, Z0, Z11
+	VFMADD231PS Z0, Z0, Z12
+	DECQ        AX
+	JNZ         loop
+	VZEROUPPER
+	RET
+
+// func gemmF64AVX512x2(c *float64, ldc int, a *float64, rsa int, csa int, b *float64, ldb int, m int, k int, bias *float64, mode int)
+// Requires: AVX, AVX512DQ, AVX512F, MMX+
 TEXT ·gemmF64AVX512x2(SB), NOSPLIT, $0-88
 	MOVQ c+0(FP), AX
 	MOVQ ldc+8(FP), CX
@@ -7770,42 +13832,66 @@ rows12fromZero:
 	JMP    rows12sum
 
 rows12fromC:
-	MOVQ    AX, R9
-	VMOVUPD (R9), Z0
-	VMOVUPD 64(R9), Z1
-	ADDQ    CX, R9
-	VMOVUPD (R9), Z2
-	VMOVUPD 64(R9), Z3
-	ADDQ    CX, R9
-	VMOVUPD (R9), Z4
-	VMOVUPD 64(R9), Z5
-	ADDQ    CX, R9
-	VMOVUPD (R9), Z6
-	VMOVUPD 64(R9), Z7
-	ADDQ    CX, R9
-	VMOVUPD (R9), Z8
-	VMOVUPD 64(R9), Z9
-	ADDQ    CX, R9
-	VMOVUPD (R9), Z10
-	VMOVUPD 64(R9), Z11
-	ADDQ    CX, R9
-	VMOVUPD (R9), Z12
-	VMOVUPD 64(R9), Z13
-	ADDQ    CX, R9
-	VMOVUPD (R9), Z14
-	VMOVUPD 64(R9), Z15
-	ADDQ    CX, R9
-	VMOVUPD (R9), Z16
-	VMOVUPD 64(R9), Z17
-	ADDQ    CX, R9
-	VMOVUPD (R9), Z18
-	VMOVUPD 64(R9), Z19
-	ADDQ    CX, R9
-	VMOVUPD (R9), Z20
-	VMOVUPD 64(R9), Z21
-	ADDQ    CX, R9
-	VMOVUPD (R9), Z22
-	VMOVUPD 64(R9), Z23
+	MOVQ       AX, R9
+	VMOVUPD    (R9), Z0
+	PREFETCHT1 128(R9)
+	VMOVUPD    64(R9), Z1
+	PREFETCHT1 192(R9)
+	ADDQ       CX, R9
+	VMOVUPD    (R9), Z2
+	PREFETCHT1 128(R9)
+	VMOVUPD    64(R9), Z3
+	PREFETCHT1 192(R9)
+	ADDQ       CX, R9
+	VMOVUPD    (R9), Z4
+	PREFETCHT1 128(R9)
+	VMOVUPD    64(R9), Z5
+	PREFETCHT1 192(R9)
+	ADDQ       CX, R9
+	VMOVUPD    (R9), Z6
+	PREFETCHT1 128(R9)
+	VMOVUPD    64(R9), Z7
+	PREFETCHT1 192(R9)
+	ADDQ       CX, R9
+	VMOVUPD    (R9), Z8
+	PREFETCHT1 128(R9)
+	VMOVUPD    64(R9), Z9
+	PREFETCHT1 192(R9)
+	ADDQ       CX, R9
+	VMOVUPD    (R9), Z10
+	PREFETCHT1 128(R9)
+	VMOVUPD    64(R9), Z11
+	PREFETCHT1 192(R9)
+	ADDQ       CX, R9
+	VMOVUPD    (R9), Z12
+	PREFETCHT1 128(R9)
+	VMOVUPD    64(R9), Z13
+	PREFETCHT1 192(R9)
+	ADDQ       CX, R9
+	VMOVUPD    (R9), Z14
+	PREFETCHT1 128(R9)
+	VMOVUPD    64(R9), Z15
+	PREFETCHT1 192(R9)
+	ADDQ       CX, R9
+	VMOVUPD    (R9), Z16
+	PREFETCHT1 128(R9)
+	VMOVUPD    64(R9), Z17
+	PREFETCHT1 192(R9)
+	ADDQ       CX, R9
+	VMOVUPD    (R9), Z18
+	PREFETCHT1 128(R9)
+	VMOVUPD    64(R9), Z19
+	PREFETCHT1 192(R9)
+	ADDQ       CX, R9
+	VMOVUPD    (R9), Z20
+	PREFETCHT1 128(R9)
+	VMOVUPD    64(R9), Z21
+	PREFETCHT1 192(R9)
+	ADDQ       CX, R9
+	VMOVUPD    (R9), Z22
+	PREFETCHT1 128(R9)
+	VMOVUPD    64(R9), Z23
+	PREFETCHT1 192(R9)
 
 rows12sum:
 	MOVQ  DX, R9
@@ -7825,6 +13911,8 @@ rows12loop:
 	VMOVUPD      (R13), Z24
 	VMOVUPD      64(R13), Z25
 	ADDQ         R14, R13
+	PREFETCHT0   191(R9)
+	PREFETCHT0   127(R9)
 	VBROADCASTSD (R9), Z26
 	VFMADD231PD  Z24, Z26, Z0
 	VFMADD231PD  Z25, Z26, Z1
@@ -7959,30 +14047,46 @@ rows8fromZero:
 	JMP    rows8sum
 
 rows8fromC:
-	MOVQ    AX, R9
-	VMOVUPD (R9), Z0
-	VMOVUPD 64(R9), Z1
-	ADDQ    CX, R9
-	VMOVUPD (R9), Z2
-	VMOVUPD 64(R9), Z3
-	ADDQ    CX, R9
-	VMOVUPD (R9), Z4
-	VMOVUPD 64(R9), Z5
-	ADDQ    CX, R9
-	VMOVUPD (R9), Z6
-	VMOVUPD 64(R9), Z7
-	ADDQ    CX, R9
-	VMOVUPD (R9), Z8
-	VMOVUPD 64(R9), Z9
-	ADDQ    CX, R9
-	VMOVUPD (R9), Z10
-	VMOVUPD 64(R9), Z11
-	ADDQ    CX, R9
-	VMOVUPD (R9), Z12
-	VMOVUPD 64(R9), Z13
-	ADDQ    CX, R9
-	VMOVUPD (R9), Z14
-	VMOVUPD 64(R9), Z15
+	MOVQ       AX, R9
+	VMOVUPD    (R9), Z0
+	PREFETCHT1 128(R9)
+	VMOVUPD    64(R9), Z1
+	PREFETCHT1 192(R9)
+	ADDQ       CX, R9
+	VMOVUPD    (R9), Z2
+	PREFETCHT1 128(R9)
+	VMOVUPD    64(R9), Z3
+	PREFETCHT1 192(R9)
+	ADDQ       CX, R9
+	VMOVUPD    (R9), Z4
+	PREFETCHT1 128(R9)
+	VMOVUPD    64(R9), Z5
+	PREFETCHT1 192(R9)
+	ADDQ       CX, R9
+	VMOVUPD    (R9), Z6
+	PREFETCHT1 128(R9)
+	VMOVUPD    64(R9), Z7
+	PREFETCHT1 192(R9)
+	ADDQ       CX, R9
+	VMOVUPD    (R9), Z8
+	PREFETCHT1 128(R9)
+	VMOVUPD    64(R9), Z9
+	PREFETCHT1 192(R9)
+	ADDQ       CX, R9
+	VMOVUPD    (R9), Z10
+	PREFETCHT1 128(R9)
+	VMOVUPD    64(R9), Z11
+	PREFETCHT1 192(R9)
+	ADDQ       CX, R9
+	VMOVUPD    (R9), Z12
+	PREFETCHT1 128(R9)
+	VMOVUPD    64(R9), Z13
+	PREFETCHT1 192(R9)
+	ADDQ       CX, R9
+	VMOVUPD    (R9), Z14
+	PREFETCHT1 128(R9)
+	VMOVUPD    64(R9), Z15
+	PREFETCHT1 192(R9)
 
 rows8sum:
 	MOVQ  DX, R9
@@ -8101,24 +14205,36 @@ rows6fromZero:
 	JMP    rows6sum
 
 rows6fromC:
-	MOVQ    AX, R9
-	VMOVUPD (R9), Z0
-	VMOVUPD 64(R9), Z1
-	ADDQ    CX, R9
-	VMOVUPD (R9), Z2
-	VMOVUPD 64(R9), Z3
-	ADDQ    CX, R9
-	VMOVUPD (R9), Z4
-	VMOVUPD 64(R9), Z5
-	ADDQ    CX, R9
-	VMOVUPD (R9), Z6
-	VMOVUPD 64(R9), Z7
-	ADDQ    CX, R9
-	VMOVUPD (R9), Z8
-	VMOVUPD 64(R9), Z9
-	ADDQ    CX, R9
-	VMOVUPD (R9), Z10
-	VMOVUPD 64(R9), Z11
+	MOVQ       AX, R9
+	VMOVUPD    (R9), Z0
+	PREFETCHT1 128(R9)
+	VMOVUPD    64(R9), Z1
+	PREFETCHT1 192(R9)
+	ADDQ       CX, R9
+	VMOVUPD    (R9), Z2
+	PREFETCHT1 128(R9)
+	VMOVUPD    64(R9), Z3
+	PREFETCHT1 192(R9)
+	ADDQ       CX, R9
+	VMOVUPD    (R9), Z4
+	PREFETCHT1 128(R9)
+	VMOVUPD    64(R9), Z5
+	PREFETCHT1 192(R9)
+	ADDQ       CX, R9
+	VMOVUPD    (R9), Z6
+	PREFETCHT1 128(R9)
+	VMOVUPD    64(R9), Z7
+	PREFETCHT1 192(R9)
+	ADDQ       CX, R9
+	VMOVUPD    (R9), Z8
+	PREFETCHT1 128(R9)
+	VMOVUPD    64(R9), Z9
+	PREFETCHT1 192(R9)
+	ADDQ       CX, R9
+	VMOVUPD    (R9), Z10
+	PREFETCHT1 128(R9)
+	VMOVUPD    64(R9), Z11
+	PREFETCHT1 192(R9)
 
 rows6sum:
 	MOVQ  DX, R9
@@ -8214,18 +14330,26 @@ rows4fromZero:
 	JMP    rows4sum
 
 rows4fromC:
-	MOVQ    AX, R9
-	VMOVUPD (R9), Z0
-	VMOVUPD 64(R9), Z1
-	ADDQ    CX, R9
-	VMOVUPD (R9), Z2
-	VMOVUPD 64(R9), Z3
-	ADDQ    CX, R9
-	VMOVUPD (R9), Z4
-	VMOVUPD 64(R9), Z5
-	ADDQ    CX, R9
-	VMOVUPD (R9), Z6
-	VMOVUPD 64(R9), Z7
+	MOVQ       AX, R9
+	VMOVUPD    (R9), Z0
+	PREFETCHT1 128(R9)
+	VMOVUPD    64(R9), Z1
+	PREFETCHT1 192(R9)
+	ADDQ       CX, R9
+	VMOVUPD    (R9), Z2
+	PREFETCHT1 128(R9)
+	VMOVUPD    64(R9), Z3
+	PREFETCHT1 192(R9)
+	ADDQ       CX, R9
+	VMOVUPD    (R9), Z4
+	PREFETCHT1 128(R9)
+	VMOVUPD    64(R9), Z5
+	PREFETCHT1 192(R9)
+	ADDQ       CX, R9
+	VMOVUPD    (R9), Z6
+	PREFETCHT1 128(R9)
+	VMOVUPD    64(R9), Z7
+	PREFETCHT1 192(R9)
 
 rows4sum:
 	MOVQ  DX, R9
@@ -8301,12 +14425,16 @@ rows2fromZero:
 	JMP    rows2sum
 
 rows2fromC:
-	MOVQ    AX, R9
-	VMOVUPD (R9), Z0
-	VMOVUPD 64(R9), Z1
-	ADDQ    CX, R9
-	VMOVUPD (R9), Z2
-	VMOVUPD 64(R9), Z3
+	MOVQ       AX, R9
+	VMOVUPD    (R9), Z0
+	PREFETCHT1 128(R9)
+	VMOVUPD    64(R9), Z1
+	PREFETCHT1 192(R9)
+	ADDQ       CX, R9
+	VMOVUPD    (R9), Z2
+	PREFETCHT1 128(R9)
+	VMOVUPD    64(R9), Z3
+	PREFETCHT1 192(R9)
 
 rows2sum:
 	MOVQ  DX, R9
@@ -8363,9 +14491,11 @@ rows1fromZero:
 	JMP    rows1sum
 
 rows1fromC:
-	MOVQ    AX, R9
-	VMOVUPD (R9), Z0
-	VMOVUPD 64(R9), Z1
+	MOVQ       AX, R9
+	VMOVUPD    (R9), Z0
+	PREFETCHT1 128(R9)
+	VMOVUPD    64(R9), Z1
+	PREFETCHT1 192(R9)
 
 rows1sum:
 	MOVQ  DX, R9
@@ -9070,6 +15200,186 @@ end:
 	VZEROUPPER
 	RET
 
+// func activateGELUF64AVX512(y *float64, x *float64, n int)
+// Requires: AVX, AVX512DQ, AVX512F
+TEXT ·activateGELUF64AVX512(SB), NOSPLIT, $0-24
+	MOVQ y+0(FP), AX
+	MOVQ x+8(FP), DX
+	MOVQ n+16(FP), CX
+
+loop:
+	CMPQ         CX, $0x00000008
+	JL           rest
+	VMOVUPD      (DX), Z0
+	VMOVUPD      c8_8000000000000000<>+0(SB), Z1
+	VANDNPD      Z0, Z1, Z1
+	VMOVUPD      c8_40435c28f5c28f5c<>+0(SB), Z2
+	VMINPD       Z1, Z2, Z2
+	VMULPD       Z2, Z2, Z1
+	VMOVUPD      Z1, Z3
+	VFNMADD231PD Z2, Z2, Z3
+	VMULPD       c8_bfe0000000000000<>+0(SB), Z1, Z1
+	VMULPD       c8_3fe0000000000000<>+0(SB), Z3, Z3
+	VMULPD       c8_3ff71547652b82fe<>+0(SB), Z1, Z4
+	VADDPD       c8_4338000000000000<>+0(SB), Z4, Z4
+	VSUBPD       c8_4338000000000000<>+0(SB), Z4, Z4
+	VMOVUPD      Z1, Z1
+	VFNMADD231PD c8_3fe62e42fee00000<>+0(SB), Z4, Z1
+	VFNMADD231PD c8_3dea39ef35793c76<>+0(SB), Z4, Z1
+	VMOVUPD      c8_3de6124613a86d09<>+0(SB), Z5
+	VFMADD213PD  c8_3e21eed8eff8d898<>+0(SB), Z1, Z5
+	VFMADD213PD  c8_3e5ae64567f544e4<>+0(SB), Z1, Z5
+	VFMADD213PD  c8_3e927e4fb7789f5c<>+0(SB), Z1, Z5
+	VFMADD213PD  c8_3ec71de3a556c734<>+0(SB), Z1, Z5
+	VFMADD213PD  c8_3efa01a01a01a01a<>+0(SB), Z1, Z5
+	VFMADD213PD  c8_3f2a01a01a01a01a<>+0(SB), Z1, Z5
+	VFMADD213PD  c8_3f56c16c16c16c17<>+0(SB), Z1, Z5
+	VFMADD213PD  c8_3f81111111111111<>+0(SB), Z1, Z5
+	VFMADD213PD  c8_3fa5555555555555<>+0(SB), Z1, Z5
+	VFMADD213PD  c8_3fc5555555555555<>+0(SB), Z1, Z5
+	VFMADD213PD  c8_3fe0000000000000<>+0(SB), Z1, Z5
+	VMULPD       Z1, Z5, Z5
+	VFMADD213PD  Z1, Z1, Z5
+	VMULPD       c8_3fe0000000000000<>+0(SB), Z4, Z1
+	VADDPD       c8_4338000000000000<>+0(SB), Z1, Z1
+	VSUBPD       c8_4338000000000000<>+0(SB), Z1, Z1
+	VSUBPD       Z1, Z4, Z4
+	VADDPD       c8_4338000000000000<>+0(SB), Z4, Z4
+	VPSLLQ       $0x34, Z4, Z4
+	VPADDQ       c8_3ff0000000000000<>+0(SB), Z4, Z4
+	VADDPD       c8_4338000000000000<>+0(SB), Z1, Z1
+	VPSLLQ       $0x34, Z1, Z1
+	VPADDQ       c8_3ff0000000000000<>+0(SB), Z1, Z1
+	VADDPD       c8_3ff0000000000000<>+0(SB), Z5, Z5
+	VMULPD       Z4, Z5, Z5
+	VMULPD       Z1, Z5, Z5
+	VFMADD231PD  Z5, Z3, Z5
+	VADDPD       c8_4010000000000000<>+0(SB), Z2, Z1
+	VSUBPD       c8_4010000000000000<>+0(SB), Z2, Z3
+	VDIVPD       Z1, Z3, Z3
+	VMOVUPD      c8_be107c23841f2418<>+0(SB), Z4
+	VFMADD213PD  c8_3dd9cdb282803aab<>+0(SB), Z3, Z4
+	VFMADD213PD  c8_3e4de9c79589114c<>+0(SB), Z3, Z4
+	VFMADD213PD  c8_3e4f2d2f3b77c46c<>+0(SB), Z3, Z4
+	VFMADD213PD  c8_be74847e4373b0a7<>+0(SB), Z3, Z4
+	VFMADD213PD  c8_be84b2089f327902<>+0(SB), Z3, Z4
+	VFMADD213PD  c8_3e91b39358d01ab7<>+0(SB), Z3, Z4
+	VFMADD213PD  c8_3eb11bdbb4b9b795<>+0(SB), Z3, Z4
+	VFMADD213PD  c8_bea4fa7e3d0b6358<>+0(SB), Z3, Z4
+	VFMADD213PD  c8_bed8d35a330a7994<>+0(SB), Z3, Z4
+	VFMADD213PD  c8_3ea7fe2b808bea7d<>+0(SB), Z3, Z4
+	VFMADD213PD  c8_3f026cf8e4f2d1e7<>+0(SB), Z3, Z4
+	VFMADD213PD  c8_bec00122d636a262<>+0(SB), Z3, Z4
+	VFMADD213PD  c8_bf2e4a4161f26bba<>+0(SB), Z3, Z4
+	VFMADD213PD  c8_3f217a4a700aa25f<>+0(SB), Z3, Z4
+	VFMADD213PD  c8_3f5ab825f7fa9fd8<>+0(SB), Z3, Z4
+	VFMADD213PD  c8_bf6c81719cb34c35<>+0(SB), Z3, Z4
+	VFMADD213PD  c8_bf7ee27610353562<>+0(SB), Z3, Z4
+	VFMADD213PD  c8_3faeec4cc3e45c7a<>+0(SB), Z3, Z4
+	VFMADD213PD  c8_bfc7dff2bff68873<>+0(SB), Z3, Z4
+	VFMADD213PD  c8_3fd8c6dbf2cfc2f9<>+0(SB), Z3, Z4
+	VFMADD213PD  c8_bfe373e3a893c287<>+0(SB), Z3, Z4
+	VFMADD213PD  c8_3fe82b4bb8c94dce<>+0(SB), Z3, Z4
+	VDIVPD       Z1, Z4, Z4
+	VMULPD       Z2, Z4, Z4
+	VMOVUPD      c8_0<>+0(SB), Z1
+	VMAXPD       Z0, Z1, Z1
+	VFNMADD231PD Z5, Z4, Z1
+	VMOVUPD      Z1, (AX)
+	ADDQ         $0x00000040, AX
+	ADDQ         $0x00000040, DX
+	SUBQ         $0x00000008, CX
+	JMP          loop
+
+rest:
+	TESTQ        CX, CX
+	JZ           end
+	MOVQ         $0x0000000000000001, BX
+	SHLQ         CL, BX
+	MOVQ         BX, CX
+	DECQ         CX
+	KMOVW        CX, K1
+	VMOVUPD.Z    (DX), K1, Z0
+	VMOVUPD      c8_8000000000000000<>+0(SB), Z1
+	VANDNPD      Z0, Z1, Z1
+	VMOVUPD      c8_40435c28f5c28f5c<>+0(SB), Z2
+	VMINPD       Z1, Z2, Z2
+	VMULPD       Z2, Z2, Z1
+	VMOVUPD      Z1, Z3
+	VFNMADD231PD Z2, Z2, Z3
+	VMULPD       c8_bfe0000000000000<>+0(SB), Z1, Z1
+	VMULPD       c8_3fe0000000000000<>+0(SB), Z3, Z3
+	VMULPD       c8_3ff71547652b82fe<>+0(SB), Z1, Z4
+	VADDPD       c8_4338000000000000<>+0(SB), Z4, Z4
+	VSUBPD       c8_4338000000000000<>+0(SB), Z4, Z4
+	VMOVUPD      Z1, Z1
+	VFNMADD231PD c8_3fe62e42fee00000<>+0(SB), Z4, Z1
+	VFNMADD231PD c8_3dea39ef35793c76<>+0(SB), Z4, Z1
+	VMOVUPD      c8_3de6124613a86d09<>+0(SB), Z5
+	VFMADD213PD  c8_3e21eed8eff8d898<>+0(SB), Z1, Z5
+	VFMADD213PD  c8_3e5ae64567f544e4<>+0(SB), Z1, Z5
+	VFMADD213PD  c8_3e927e4fb7789f5c<>+0(SB), Z1, Z5
+	VFMADD213PD  c8_3ec71de3a556c734<>+0(SB), Z1, Z5
+	VFMADD213PD  c8_3efa01a01a01a01a<>+0(SB), Z1, Z5
+	VFMADD213PD  c8_3f2a01a01a01a01a<>+0(SB), Z1, Z5
+	VFMADD213PD  c8_3f56c16c16c16c17<>+0(SB), Z1, Z5
+	VFMADD213PD  c8_3f81111111111111<>+0(SB), Z1, Z5
+	VFMADD213PD  c8_3fa5555555555555<>+0(SB), Z1, Z5
+	VFMADD213PD  c8_3fc5555555555555<>+0(SB), Z1, Z5
+	VFMADD213PD  c8_3fe0000000000000<>+0(SB), Z1, Z5
+	VMULPD       Z1, Z5, Z5
+	VFMADD213PD  Z1, Z1, Z5
+	VMULPD       c8_3fe0000000000000<>+0(SB), Z4, Z1
+	VADDPD       c8_4338000000000000<>+0(SB), Z1, Z1
+	VSUBPD       c8_4338000000000000<>+0(SB), Z1, Z1
+	VSUBPD       Z1, Z4, Z4
+	VADDPD       c8_4338000000000000<>+0(SB), Z4, Z4
+	VPSLLQ       $0x34, Z4, Z4
+	VPADDQ       c8_3ff0000000000000<>+0(SB), Z4, Z4
+	VADDPD       c8_4338000000000000<>+0(SB), Z1, Z1
+	VPSLLQ       $0x34, Z1, Z1
+	VPADDQ       c8_3ff0000000000000<>+0(SB), Z1, Z1
+	VADDPD       c8_3ff0000000000000<>+0(SB), Z5, Z5
+	VMULPD       Z4, Z5, Z5
+	VMULPD       Z1, Z5, Z5
+	VFMADD231PD  Z5, Z3, Z5
+	VADDPD       c8_4010000000000000<>+0(SB), Z2, Z1
+	VSUBPD       c8_4010000000000000<>+0(SB), Z2, Z3
+	VDIVPD       Z1, Z3, Z3
+	VMOVUPD      c8_be107c23841f2418<>+0(SB), Z4
+	VFMADD213PD  c8_3dd9cdb282803aab<>+0(SB), Z3, Z4
+	VFMADD213PD  c8_3e4de9c79589114c<>+0(SB), Z3, Z4
+	VFMADD213PD  c8_3e4f2d2f3b77c46c<>+0(SB), Z3, Z4
+	VFMADD213PD  c8_be74847e4373b0a7<>+0(SB), Z3, Z4
+	VFMADD213PD  c8_be84b2089f327902<>+0(SB), Z3, Z4
+	VFMADD213PD  c8_3e91b39358d01ab7<>+0(SB), Z3, Z4
+	VFMADD213PD  c8_3eb11bdbb4b9b795<>+0(SB), Z3, Z4
+	VFMADD213PD  c8_bea4fa7e3d0b6358<>+0(SB), Z3, Z4
+	VFMADD213PD  c8_bed8d35a330a7994<>+0(SB), Z3, Z4
+	VFMADD213PD  c8_3ea7fe2b808bea7d<>+0(SB), Z3, Z4
+	VFMADD213PD  c8_3f026cf8e4f2d1e7<>+0(SB), Z3, Z4
+	VFMADD213PD  c8_bec00122d636a262<>+0(SB), Z3, Z4
+	VFMADD213PD  c8_bf2e4a4161f26bba<>+0(SB), Z3, Z4
+	VFMADD213PD  c8_3f217a4a700aa25f<>+0(SB), Z3, Z4
+	VFMADD213PD  c8_3f5ab825f7fa9fd8<>+0(SB), Z3, Z4
+	VFMADD213PD  c8_bf6c81719cb34c35<>+0(SB), Z3, Z4
+	VFMADD213PD  c8_bf7ee27610353562<>+0(SB), Z3, Z4
+	VFMADD213PD  c8_3faeec4cc3e45c7a<>+0(SB), Z3, Z4
+	VFMADD213PD  c8_bfc7dff2bff68873<>+0(SB), Z3, Z4
+	VFMADD213PD  c8_3fd8c6dbf2cfc2f9<>+0(SB), Z3, Z4
+	VFMADD213PD  c8_bfe373e3a893c287<>+0(SB), Z3, Z4
+	VFMADD213PD  c8_3fe82b4bb8c94dce<>+0(SB), Z3, Z4
+	VDIVPD       Z1, Z4, Z4
+	VMULPD       Z2, Z4, Z4
+	VMOVUPD      c8_0<>+0(SB), Z1
+	VMAXPD       Z0, Z1, Z1
+	VFNMADD231PD Z5, Z4, Z1
+	VMOVUPD      Z1, K1, (AX)
+
+end:
+	VZEROUPPER
+	RET
+
 // func activateGELUTanhF64AVX512(y *float64, x *float64, n int)
 // Requires: AVX, AVX512DQ, AVX512F
 TEXT ·activateGELUTanhF64AVX512(SB), NOSPLIT, $0-24
@@ -9704,6 +16014,196 @@ end:
 	VZEROUPPER
 	RET
 
+// func slopeGELUF64AVX512(d *float64, x *float64, y *float64, n int)
+// Requires: AVX, AVX512DQ, AVX512F
+TEXT ·slopeGELUF64AVX512(SB), NOSPLIT, $0-32
+	MOVQ d+0(FP), AX
+	MOVQ x+8(FP), DX
+	MOVQ y+16(FP), BX
+	MOVQ n+24(FP), CX
+
+loop:
+	CMPQ         CX, $0x00000008
+	JL           rest
+	VMOVUPD      (DX), Z0
+	VMOVUPD      c8_8000000000000000<>+0(SB), Z1
+	VANDNPD      Z0, Z1, Z1
+	VMOVUPD      c8_40435c28f5c28f5c<>+0(SB), Z2
+	VMINPD       Z1, Z2, Z2
+	VMULPD       Z2, Z2, Z1
+	VMOVUPD      Z1, Z3
+	VFNMADD231PD Z2, Z2, Z3
+	VMULPD       c8_bfe0000000000000<>+0(SB), Z1, Z1
+	VMULPD       c8_3fe0000000000000<>+0(SB), Z3, Z3
+	VMULPD       c8_3ff71547652b82fe<>+0(SB), Z1, Z4
+	VADDPD       c8_4338000000000000<>+0(SB), Z4, Z4
+	VSUBPD       c8_4338000000000000<>+0(SB), Z4, Z4
+	VMOVUPD      Z1, Z1
+	VFNMADD231PD c8_3fe62e42fee00000<>+0(SB), Z4, Z1
+	VFNMADD231PD c8_3dea39ef35793c76<>+0(SB), Z4, Z1
+	VMOVUPD      c8_3de6124613a86d09<>+0(SB), Z5
+	VFMADD213PD  c8_3e21eed8eff8d898<>+0(SB), Z1, Z5
+	VFMADD213PD  c8_3e5ae64567f544e4<>+0(SB), Z1, Z5
+	VFMADD213PD  c8_3e927e4fb7789f5c<>+0(SB), Z1, Z5
+	VFMADD213PD  c8_3ec71de3a556c734<>+0(SB), Z1, Z5
+	VFMADD213PD  c8_3efa01a01a01a01a<>+0(SB), Z1, Z5
+	VFMADD213PD  c8_3f2a01a01a01a01a<>+0(SB), Z1, Z5
+	VFMADD213PD  c8_3f56c16c16c16c17<>+0(SB), Z1, Z5
+	VFMADD213PD  c8_3f81111111111111<>+0(SB), Z1, Z5
+	VFMADD213PD  c8_3fa5555555555555<>+0(SB), Z1, Z5
+	VFMADD213PD  c8_3fc5555555555555<>+0(SB), Z1, Z5
+	VFMADD213PD  c8_3fe0000000000000<>+0(SB), Z1, Z5
+	VMULPD       Z1, Z5, Z5
+	VFMADD213PD  Z1, Z1, Z5
+	VMULPD       c8_3fe0000000000000<>+0(SB), Z4, Z1
+	VADDPD       c8_4338000000000000<>+0(SB), Z1, Z1
+	VSUBPD       c8_4338000000000000<>+0(SB), Z1, Z1
+	VSUBPD       Z1, Z4, Z4
+	VADDPD       c8_4338000000000000<>+0(SB), Z4, Z4
+	VPSLLQ       $0x34, Z4, Z4
+	VPADDQ       c8_3ff0000000000000<>+0(SB), Z4, Z4
+	VADDPD       c8_4338000000000000<>+0(SB), Z1, Z1
+	VPSLLQ       $0x34, Z1, Z1
+	VPADDQ       c8_3ff0000000000000<>+0(SB), Z1, Z1
+	VADDPD       c8_3ff0000000000000<>+0(SB), Z5, Z5
+	VMULPD       Z4, Z5, Z5
+	VMULPD       Z1, Z5, Z5
+	VFMADD231PD  Z5, Z3, Z5
+	VADDPD       c8_4010000000000000<>+0(SB), Z2, Z1
+	VSUBPD       c8_4010000000000000<>+0(SB), Z2, Z3
+	VDIVPD       Z1, Z3, Z3
+	VMOVUPD      c8_be107c23841f2418<>+0(SB), Z4
+	VFMADD213PD  c8_3dd9cdb282803aab<>+0(SB), Z3, Z4
+	VFMADD213PD  c8_3e4de9c79589114c<>+0(SB), Z3, Z4
+	VFMADD213PD  c8_3e4f2d2f3b77c46c<>+0(SB), Z3, Z4
+	VFMADD213PD  c8_be74847e4373b0a7<>+0(SB), Z3, Z4
+	VFMADD213PD  c8_be84b2089f327902<>+0(SB), Z3, Z4
+	VFMADD213PD  c8_3e91b39358d01ab7<>+0(SB), Z3, Z4
+	VFMADD213PD  c8_3eb11bdbb4b9b795<>+0(SB), Z3, Z4
+	VFMADD213PD  c8_bea4fa7e3d0b6358<>+0(SB), Z3, Z4
+	VFMADD213PD  c8_bed8d35a330a7994<>+0(SB), Z3, Z4
+	VFMADD213PD  c8_3ea7fe2b808bea7d<>+0(SB), Z3, Z4
+	VFMADD213PD  c8_3f026cf8e4f2d1e7<>+0(SB), Z3, Z4
+	VFMADD213PD  c8_bec00122d636a262<>+0(SB), Z3, Z4
+	VFMADD213PD  c8_bf2e4a4161f26bba<>+0(SB), Z3, Z4
+	VFMADD213PD  c8_3f217a4a700aa25f<>+0(SB), Z3, Z4
+	VFMADD213PD  c8_3f5ab825f7fa9fd8<>+0(SB), Z3, Z4
+	VFMADD213PD  c8_bf6c81719cb34c35<>+0(SB), Z3, Z4
+	VFMADD213PD  c8_bf7ee27610353562<>+0(SB), Z3, Z4
+	VFMADD213PD  c8_3faeec4cc3e45c7a<>+0(SB), Z3, Z4
+	VFMADD213PD  c8_bfc7dff2bff68873<>+0(SB), Z3, Z4
+	VFMADD213PD  c8_3fd8c6dbf2cfc2f9<>+0(SB), Z3, Z4
+	VFMADD213PD  c8_bfe373e3a893c287<>+0(SB), Z3, Z4
+	VFMADD213PD  c8_3fe82b4bb8c94dce<>+0(SB), Z3, Z4
+	VDIVPD       Z1, Z4, Z4
+	VFNMADD231PD c8_3fd9884533d43651<>+0(SB), Z2, Z4
+	VMULPD       Z5, Z4, Z4
+	VMOVUPD      c8_3ff0000000000000<>+0(SB), Z1
+	VSUBPD       Z4, Z1, Z1
+	VPMOVQ2M     Z0, K1
+	VBLENDMPD    Z4, Z1, K1, Z4
+	VMOVUPD      (AX), Z0
+	VMULPD       Z4, Z0, Z0
+	VMOVUPD      Z0, (AX)
+	ADDQ         $0x00000040, AX
+	ADDQ         $0x00000040, DX
+	ADDQ         $0x00000040, BX
+	SUBQ         $0x00000008, CX
+	JMP          loop
+
+rest:
+	TESTQ        CX, CX
+	JZ           end
+	MOVQ         $0x0000000000000001, BX
+	SHLQ         CL, BX
+	MOVQ         BX, CX
+	DECQ         CX
+	KMOVW        CX, K1
+	VMOVUPD.Z    (DX), K1, Z0
+	VMOVUPD      c8_8000000000000000<>+0(SB), Z1
+	VANDNPD      Z0, Z1, Z1
+	VMOVUPD      c8_40435c28f5c28f5c<>+0(SB), Z2
+	VMINPD       Z1, Z2, Z2
+	VMULPD       Z2, Z2, Z1
+	VMOVUPD      Z1, Z3
+	VFNMADD231PD Z2, Z2, Z3
+	VMULPD       c8_bfe0000000000000<>+0(SB), Z1, Z1
+	VMULPD       c8_3fe0000000000000<>+0(SB), Z3, Z3
+	VMULPD       c8_3ff71547652b82fe<>+0(SB), Z1, Z4
+	VADDPD       c8_4338000000000000<>+0(SB), Z4, Z4
+	VSUBPD       c8_4338000000000000<>+0(SB), Z4, Z4
+	VMOVUPD      Z1, Z1
+	VFNMADD231PD c8_3fe62e42fee00000<>+0(SB), Z4, Z1
+	VFNMADD231PD c8_3dea39ef35793c76<>+0(SB), Z4, Z1
+	VMOVUPD      c8_3de6124613a86d09<>+0(SB), Z5
+	VFMADD213PD  c8_3e21eed8eff8d898<>+0(SB), Z1, Z5
+	VFMADD213PD  c8_3e5ae64567f544e4<>+0(SB), Z1, Z5
+	VFMADD213PD  c8_3e927e4fb7789f5c<>+0(SB), Z1, Z5
+	VFMADD213PD  c8_3ec71de3a556c734<>+0(SB), Z1, Z5
+	VFMADD213PD  c8_3efa01a01a01a01a<>+0(SB), Z1, Z5
+	VFMADD213PD  c8_3f2a01a01a01a01a<>+0(SB), Z1, Z5
+	VFMADD213PD  c8_3f56c16c16c16c17<>+0(SB), Z1, Z5
+	VFMADD213PD  c8_3f81111111111111<>+0(SB), Z1, Z5
+	VFMADD213PD  c8_3fa5555555555555<>+0(SB), Z1, Z5
+	VFMADD213PD  c8_3fc5555555555555<>+0(SB), Z1, Z5
+	VFMADD213PD  c8_3fe0000000000000<>+0(SB), Z1, Z5
+	VMULPD       Z1, Z5, Z5
+	VFMADD213PD  Z1, Z1, Z5
+	VMULPD       c8_3fe0000000000000<>+0(SB), Z4, Z1
+	VADDPD       c8_4338000000000000<>+0(SB), Z1, Z1
+	VSUBPD       c8_4338000000000000<>+0(SB), Z1, Z1
+	VSUBPD       Z1, Z4, Z4
+	VADDPD       c8_4338000000000000<>+0(SB), Z4, Z4
+	VPSLLQ       $0x34, Z4, Z4
+	VPADDQ       c8_3ff0000000000000<>+0(SB), Z4, Z4
+	VADDPD       c8_4338000000000000<>+0(SB), Z1, Z1
+	VPSLLQ       $0x34, Z1, Z1
+	VPADDQ       c8_3ff0000000000000<>+0(SB), Z1, Z1
+	VADDPD       c8_3ff0000000000000<>+0(SB), Z5, Z5
+	VMULPD       Z4, Z5, Z5
+	VMULPD       Z1, Z5, Z5
+	VFMADD231PD  Z5, Z3, Z5
+	VADDPD       c8_4010000000000000<>+0(SB), Z2, Z1
+	VSUBPD       c8_4010000000000000<>+0(SB), Z2, Z3
+	VDIVPD       Z1, Z3, Z3
+	VMOVUPD      c8_be107c23841f2418<>+0(SB), Z4
+	VFMADD213PD  c8_3dd9cdb282803aab<>+0(SB), Z3, Z4
+	VFMADD213PD  c8_3e4de9c79589114c<>+0(SB), Z3, Z4
+	VFMADD213PD  c8_3e4f2d2f3b77c46c<>+0(SB), Z3, Z4
+	VFMADD213PD  c8_be74847e4373b0a7<>+0(SB), Z3, Z4
+	VFMADD213PD  c8_be84b2089f327902<>+0(SB), Z3, Z4
+	VFMADD213PD  c8_3e91b39358d01ab7<>+0(SB), Z3, Z4
+	VFMADD213PD  c8_3eb11bdbb4b9b795<>+0(SB), Z3, Z4
+	VFMADD213PD  c8_bea4fa7e3d0b6358<>+0(SB), Z3, Z4
+	VFMADD213PD  c8_bed8d35a330a7994<>+0(SB), Z3, Z4
+	VFMADD213PD  c8_3ea7fe2b808bea7d<>+0(SB), Z3, Z4
+	VFMADD213PD  c8_3f026cf8e4f2d1e7<>+0(SB), Z3, Z4
+	VFMADD213PD  c8_bec00122d636a262<>+0(SB), Z3, Z4
+	VFMADD213PD  c8_bf2e4a4161f26bba<>+0(SB), Z3, Z4
+	VFMADD213PD  c8_3f217a4a700aa25f<>+0(SB), Z3, Z4
+	VFMADD213PD  c8_3f5ab825f7fa9fd8<>+0(SB), Z3, Z4
+	VFMADD213PD  c8_bf6c81719cb34c35<>+0(SB), Z3, Z4
+	VFMADD213PD  c8_bf7ee27610353562<>+0(SB), Z3, Z4
+	VFMADD213PD  c8_3faeec4cc3e45c7a<>+0(SB), Z3, Z4
+	VFMADD213PD  c8_bfc7dff2bff68873<>+0(SB), Z3, Z4
+	VFMADD213PD  c8_3fd8c6dbf2cfc2f9<>+0(SB), Z3, Z4
+	VFMADD213PD  c8_bfe373e3a893c287<>+0(SB), Z3, Z4
+	VFMADD213PD  c8_3fe82b4bb8c94dce<>+0(SB), Z3, Z4
+	VDIVPD       Z1, Z4, Z4
+	VFNMADD231PD c8_3fd9884533d43651<>+0(SB), Z2, Z4
+	VMULPD       Z5, Z4, Z4
+	VMOVUPD      c8_3ff0000000000000<>+0(SB), Z1
+	VSUBPD       Z4, Z1, Z1
+	VPMOVQ2M     Z0, K2
+	VBLENDMPD    Z4, Z1, K2, Z4
+	VMOVUPD.Z    (AX), K1, Z0
+	VMULPD       Z4, Z0, Z0
+	VMOVUPD      Z0, K1, (AX)
+
+end:
+	VZEROUPPER
+	RET
+
 // func slopeGELUTanhF64AVX512(d *float64, x *float64, y *float64, n int)
 // Requires: AVX, AVX512DQ, AVX512F
 TEXT ·slopeGELUTanhF64AVX512(SB), NOSPLIT, $0-32
@@ -9865,6 +16365,563 @@ rest:
 	VMOVUPD      Z0, K1, (AX)
 
 end:
+	VZEROUPPER
+	RET
+
+// func activateSinF64AVX512(y *float64, x *float64, n int) uint32
+// Requires: AVX, AVX512DQ, AVX512F
+TEXT ·activateSinF64AVX512(SB), NOSPLIT, $0-28
+	MOVQ   y+0(FP), AX
+	MOVQ   x+8(FP), DX
+	MOVQ   n+16(FP), CX
+	VXORPD Z0, Z0, Z0
+
+loop:
+	CMPQ         CX, $0x00000008
+	JL           rest
+	VMOVUPD      (DX), Z1
+	VMOVUPD      c8_8000000000000000<>+0(SB), Z2
+	VANDNPD      Z1, Z2, Z2
+	VMULPD       c8_3fe45f306dc9c883<>+0(SB), Z2, Z3
+	VADDPD       c8_4338000000000000<>+0(SB), Z3, Z3
+	VADDPD       c8_0<>+0(SB), Z3, Z4
+	VSUBPD       c8_4338000000000000<>+0(SB), Z3, Z3
+	VMOVUPD      Z2, Z5
+	VFNMADD231PD c8_3ff921fb54400000<>+0(SB), Z3, Z5
+	VFNMADD231PD c8_3dd0b4611a626331<>+0(SB), Z3, Z5
+	VFNMADD231PD c8_3a71701b839a2520<>+0(SB), Z3, Z5
+	VMULPD       Z5, Z5, Z3
+	VMOVUPD      c8_3de5d93a5acfd57c<>+0(SB), Z6
+	VFMADD213PD  c8_be5ae5e68a2b9ceb<>+0(SB), Z3, Z6
+	VFMADD213PD  c8_3ec71de357b1fe7d<>+0(SB), Z3, Z6
+	VFMADD213PD  c8_bf2a01a019c161d5<>+0(SB), Z3, Z6
+	VFMADD213PD  c8_3f8111111110f8a6<>+0(SB), Z3, Z6
+	VFMADD213PD  c8_bfc5555555555549<>+0(SB), Z3, Z6
+	VMULPD       Z5, Z3, Z7
+	VFMADD213PD  Z5, Z7, Z6
+	VMOVUPD      c8_bda8fae9be8838d4<>+0(SB), Z5
+	VFMADD213PD  c8_3e21ee9ebdb4b1c4<>+0(SB), Z3, Z5
+	VFMADD213PD  c8_be927e4f809c52ad<>+0(SB), Z3, Z5
+	VFMADD213PD  c8_3efa01a019cb1590<>+0(SB), Z3, Z5
+	VFMADD213PD  c8_bf56c16c16c15177<>+0(SB), Z3, Z5
+	VFMADD213PD  c8_3fa555555555554c<>+0(SB), Z3, Z5
+	VMOVUPD      c8_3ff0000000000000<>+0(SB), Z7
+	VMOVUPD      c8_3ff0000000000000<>+0(SB), Z8
+	VFMADD231PD  c8_bfe0000000000000<>+0(SB), Z3, Z7
+	VSUBPD       Z7, Z8, Z8
+	VFMADD231PD  c8_bfe0000000000000<>+0(SB), Z3, Z8
+	VMULPD       Z3, Z3, Z3
+	VFMADD213PD  Z8, Z3, Z5
+	VADDPD       Z7, Z5, Z5
+	VPSLLQ       $0x3f, Z4, Z3
+	VPMOVQ2M     Z3, K1
+	VBLENDMPD    Z5, Z6, K1, Z6
+	VPSLLQ       $0x3e, Z4, Z4
+	VANDPD       c8_8000000000000000<>+0(SB), Z4, Z4
+	VXORPD       Z4, Z6, Z6
+	VANDPD       c8_8000000000000000<>+0(SB), Z1, Z3
+	VXORPD       Z3, Z6, Z6
+	VMOVUPD      c8_4130000000000000<>+0(SB), Z3
+	VSUBPD       Z2, Z3, Z2
+	VORPD        Z2, Z0, Z0
+	VPMOVQ2M     Z2, K1
+	VBLENDMPD    Z1, Z6, K1, Z6
+	VMOVUPD      Z6, (AX)
+	ADDQ         $0x00000040, AX
+	ADDQ         $0x00000040, DX
+	SUBQ         $0x00000008, CX
+	JMP          loop
+
+rest:
+	TESTQ        CX, CX
+	JZ           end
+	MOVQ         $0x0000000000000001, BX
+	SHLQ         CL, BX
+	MOVQ         BX, CX
+	DECQ         CX
+	KMOVW        CX, K1
+	VMOVUPD.Z    (DX), K1, Z1
+	VMOVUPD      c8_8000000000000000<>+0(SB), Z2
+	VANDNPD      Z1, Z2, Z2
+	VMULPD       c8_3fe45f306dc9c883<>+0(SB), Z2, Z3
+	VADDPD       c8_4338000000000000<>+0(SB), Z3, Z3
+	VADDPD       c8_0<>+0(SB), Z3, Z4
+	VSUBPD       c8_4338000000000000<>+0(SB), Z3, Z3
+	VMOVUPD      Z2, Z5
+	VFNMADD231PD c8_3ff921fb54400000<>+0(SB), Z3, Z5
+	VFNMADD231PD c8_3dd0b4611a626331<>+0(SB), Z3, Z5
+	VFNMADD231PD c8_3a71701b839a2520<>+0(SB), Z3, Z5
+	VMULPD       Z5, Z5, Z3
+	VMOVUPD      c8_3de5d93a5acfd57c<>+0(SB), Z6
+	VFMADD213PD  c8_be5ae5e68a2b9ceb<>+0(SB), Z3, Z6
+	VFMADD213PD  c8_3ec71de357b1fe7d<>+0(SB), Z3, Z6
+	VFMADD213PD  c8_bf2a01a019c161d5<>+0(SB), Z3, Z6
+	VFMADD213PD  c8_3f8111111110f8a6<>+0(SB), Z3, Z6
+	VFMADD213PD  c8_bfc5555555555549<>+0(SB), Z3, Z6
+	VMULPD       Z5, Z3, Z7
+	VFMADD213PD  Z5, Z7, Z6
+	VMOVUPD      c8_bda8fae9be8838d4<>+0(SB), Z5
+	VFMADD213PD  c8_3e21ee9ebdb4b1c4<>+0(SB), Z3, Z5
+	VFMADD213PD  c8_be927e4f809c52ad<>+0(SB), Z3, Z5
+	VFMADD213PD  c8_3efa01a019cb1590<>+0(SB), Z3, Z5
+	VFMADD213PD  c8_bf56c16c16c15177<>+0(SB), Z3, Z5
+	VFMADD213PD  c8_3fa555555555554c<>+0(SB), Z3, Z5
+	VMOVUPD      c8_3ff0000000000000<>+0(SB), Z7
+	VMOVUPD      c8_3ff0000000000000<>+0(SB), Z8
+	VFMADD231PD  c8_bfe0000000000000<>+0(SB), Z3, Z7
+	VSUBPD       Z7, Z8, Z8
+	VFMADD231PD  c8_bfe0000000000000<>+0(SB), Z3, Z8
+	VMULPD       Z3, Z3, Z3
+	VFMADD213PD  Z8, Z3, Z5
+	VADDPD       Z7, Z5, Z5
+	VPSLLQ       $0x3f, Z4, Z3
+	VPMOVQ2M     Z3, K2
+	VBLENDMPD    Z5, Z6, K2, Z6
+	VPSLLQ       $0x3e, Z4, Z4
+	VANDPD       c8_8000000000000000<>+0(SB), Z4, Z4
+	VXORPD       Z4, Z6, Z6
+	VANDPD       c8_8000000000000000<>+0(SB), Z1, Z3
+	VXORPD       Z3, Z6, Z6
+	VMOVUPD      c8_4130000000000000<>+0(SB), Z3
+	VSUBPD       Z2, Z3, Z2
+	VORPD        Z2, Z0, Z0
+	VPMOVQ2M     Z2, K2
+	VBLENDMPD    Z1, Z6, K2, Z6
+	VMOVUPD      Z6, K1, (AX)
+
+end:
+	VPMOVQ2M Z0, K1
+	KMOVW    K1, AX
+	VZEROUPPER
+	MOVL     AX, ret+24(FP)
+	RET
+
+// func slopeSinF64AVX512(d *float64, x *float64, n int) uint32
+// Requires: AVX, AVX512DQ, AVX512F
+TEXT ·slopeSinF64AVX512(SB), NOSPLIT, $0-28
+	MOVQ   d+0(FP), AX
+	MOVQ   x+8(FP), DX
+	MOVQ   n+16(FP), CX
+	VXORPD Z0, Z0, Z0
+
+loop:
+	CMPQ         CX, $0x00000008
+	JL           rest
+	VMOVUPD      (DX), Z1
+	VMOVUPD      c8_8000000000000000<>+0(SB), Z2
+	VANDNPD      Z1, Z2, Z2
+	VMULPD       c8_3fe45f306dc9c883<>+0(SB), Z2, Z1
+	VADDPD       c8_4338000000000000<>+0(SB), Z1, Z1
+	VADDPD       c8_3ff0000000000000<>+0(SB), Z1, Z3
+	VSUBPD       c8_4338000000000000<>+0(SB), Z1, Z1
+	VMOVUPD      Z2, Z4
+	VFNMADD231PD c8_3ff921fb54400000<>+0(SB), Z1, Z4
+	VFNMADD231PD c8_3dd0b4611a626331<>+0(SB), Z1, Z4
+	VFNMADD231PD c8_3a71701b839a2520<>+0(SB), Z1, Z4
+	VMULPD       Z4, Z4, Z1
+	VMOVUPD      c8_3de5d93a5acfd57c<>+0(SB), Z5
+	VFMADD213PD  c8_be5ae5e68a2b9ceb<>+0(SB), Z1, Z5
+	VFMADD213PD  c8_3ec71de357b1fe7d<>+0(SB), Z1, Z5
+	VFMADD213PD  c8_bf2a01a019c161d5<>+0(SB), Z1, Z5
+	VFMADD213PD  c8_3f8111111110f8a6<>+0(SB), Z1, Z5
+	VFMADD213PD  c8_bfc5555555555549<>+0(SB), Z1, Z5
+	VMULPD       Z4, Z1, Z6
+	VFMADD213PD  Z4, Z6, Z5
+	VMOVUPD      c8_bda8fae9be8838d4<>+0(SB), Z4
+	VFMADD213PD  c8_3e21ee9ebdb4b1c4<>+0(SB), Z1, Z4
+	VFMADD213PD  c8_be927e4f809c52ad<>+0(SB), Z1, Z4
+	VFMADD213PD  c8_3efa01a019cb1590<>+0(SB), Z1, Z4
+	VFMADD213PD  c8_bf56c16c16c15177<>+0(SB), Z1, Z4
+	VFMADD213PD  c8_3fa555555555554c<>+0(SB), Z1, Z4
+	VMOVUPD      c8_3ff0000000000000<>+0(SB), Z6
+	VMOVUPD      c8_3ff0000000000000<>+0(SB), Z7
+	VFMADD231PD  c8_bfe0000000000000<>+0(SB), Z1, Z6
+	VSUBPD       Z6, Z7, Z7
+	VFMADD231PD  c8_bfe0000000000000<>+0(SB), Z1, Z7
+	VMULPD       Z1, Z1, Z1
+	VFMADD213PD  Z7, Z1, Z4
+	VADDPD       Z6, Z4, Z4
+	VPSLLQ       $0x3f, Z3, Z1
+	VPMOVQ2M     Z1, K1
+	VBLENDMPD    Z4, Z5, K1, Z5
+	VPSLLQ       $0x3e, Z3, Z3
+	VANDPD       c8_8000000000000000<>+0(SB), Z3, Z3
+	VXORPD       Z3, Z5, Z5
+	VMOVUPD      (AX), Z1
+	VMULPD       Z1, Z5, Z5
+	VMOVUPD      c8_4130000000000000<>+0(SB), Z3
+	VSUBPD       Z2, Z3, Z2
+	VORPD        Z2, Z0, Z0
+	VPMOVQ2M     Z2, K1
+	VBLENDMPD    Z1, Z5, K1, Z5
+	VMOVUPD      Z5, (AX)
+	ADDQ         $0x00000040, AX
+	ADDQ         $0x00000040, DX
+	SUBQ         $0x00000008, CX
+	JMP          loop
+
+rest:
+	TESTQ        CX, CX
+	JZ           end
+	MOVQ         $0x0000000000000001, BX
+	SHLQ         CL, BX
+	MOVQ         BX, CX
+	DECQ         CX
+	KMOVW        CX, K1
+	VMOVUPD.Z    (DX), K1, Z1
+	VMOVUPD      c8_8000000000000000<>+0(SB), Z2
+	VANDNPD      Z1, Z2, Z2
+	VMULPD       c8_3fe45f306dc9c883<>+0(SB), Z2, Z1
+	VADDPD       c8_4338000000000000<>+0(SB), Z1, Z1
+	VADDPD       c8_3ff0000000000000<>+0(SB), Z1, Z3
+	VSUBPD       c8_4338000000000000<>+0(SB), Z1, Z1
+	VMOVUPD      Z2, Z4
+	VFNMADD231PD c8_3ff921fb54400000<>+0(SB), Z1, Z4
+	VFNMADD231PD c8_3dd0b4611a626331<>+0(SB), Z1, Z4
+	VFNMADD231PD c8_3a71701b839a2520<>+0(SB), Z1, Z4
+	VMULPD       Z4, Z4, Z1
+	VMOVUPD      c8_3de5d93a5acfd57c<>+0(SB), Z5
+	VFMADD213PD  c8_be5ae5e68a2b9ceb<>+0(SB), Z1, Z5
+	VFMADD213PD  c8_3ec71de357b1fe7d<>+0(SB), Z1, Z5
+	VFMADD213PD  c8_bf2a01a019c161d5<>+0(SB), Z1, Z5
+	VFMADD213PD  c8_3f8111111110f8a6<>+0(SB), Z1, Z5
+	VFMADD213PD  c8_bfc5555555555549<>+0(SB), Z1, Z5
+	VMULPD       Z4, Z1, Z6
+	VFMADD213PD  Z4, Z6, Z5
+	VMOVUPD      c8_bda8fae9be8838d4<>+0(SB), Z4
+	VFMADD213PD  c8_3e21ee9ebdb4b1c4<>+0(SB), Z1, Z4
+	VFMADD213PD  c8_be927e4f809c52ad<>+0(SB), Z1, Z4
+	VFMADD213PD  c8_3efa01a019cb1590<>+0(SB), Z1, Z4
+	VFMADD213PD  c8_bf56c16c16c15177<>+0(SB), Z1, Z4
+	VFMADD213PD  c8_3fa555555555554c<>+0(SB), Z1, Z4
+	VMOVUPD      c8_3ff0000000000000<>+0(SB), Z6
+	VMOVUPD      c8_3ff0000000000000<>+0(SB), Z7
+	VFMADD231PD  c8_bfe0000000000000<>+0(SB), Z1, Z6
+	VSUBPD       Z6, Z7, Z7
+	VFMADD231PD  c8_bfe0000000000000<>+0(SB), Z1, Z7
+	VMULPD       Z1, Z1, Z1
+	VFMADD213PD  Z7, Z1, Z4
+	VADDPD       Z6, Z4, Z4
+	VPSLLQ       $0x3f, Z3, Z1
+	VPMOVQ2M     Z1, K2
+	VBLENDMPD    Z4, Z5, K2, Z5
+	VPSLLQ       $0x3e, Z3, Z3
+	VANDPD       c8_8000000000000000<>+0(SB), Z3, Z3
+	VXORPD       Z3, Z5, Z5
+	VMOVUPD.Z    (AX), K1, Z1
+	VMULPD       Z1, Z5, Z5
+	VMOVUPD      c8_4130000000000000<>+0(SB), Z3
+	VSUBPD       Z2, Z3, Z2
+	VORPD        Z2, Z0, Z0
+	VPMOVQ2M     Z2, K2
+	VBLENDMPD    Z1, Z5, K2, Z5
+	VMOVUPD      Z5, K1, (AX)
+
+end:
+	VPMOVQ2M Z0, K1
+	KMOVW    K1, AX
+	VZEROUPPER
+	MOVL     AX, ret+24(FP)
+	RET
+
+// func errorSquaresF64AVX512(sq *float64, y0 *float64, y1 *float64, h *float64, each int, e *float64, k *[]float64, terms int, n int, atol float64, rtol float64)
+// Requires: AVX, AVX512DQ, AVX512F, SSE2
+TEXT ·errorSquaresF64AVX512(SB), NOSPLIT, $0-88
+	MOVQ         sq+0(FP), AX
+	MOVQ         y0+8(FP), DX
+	MOVQ         y1+16(FP), BX
+	MOVQ         h+24(FP), SI
+	MOVQ         each+32(FP), DI
+	MOVQ         n+64(FP), CX
+	XORQ         R8, R8
+	MOVSD        atol+72(FP), X1
+	VBROADCASTSD X1, Z0
+	MOVSD        rtol+80(FP), X1
+	VBROADCASTSD X1, Z1
+
+by4:
+	CMPQ   CX, $0x00000020
+	JL     by4done
+	VXORPD Z2, Z2, Z2
+	VXORPD Z3, Z3, Z3
+	VXORPD Z4, Z4, Z4
+	VXORPD Z5, Z5, Z5
+	MOVQ   e+40(FP), R9
+	MOVQ   k+48(FP), R10
+	MOVQ   terms+56(FP), R11
+	TESTQ  R11, R11
+	JZ     by4summed
+
+by4term:
+	MOVQ         (R9), R12
+	ADDQ         R12, R12
+	JZ           by4next
+	MOVQ         (R10), R12
+	VBROADCASTSD (R9), Z6
+	VMOVUPD      (R12)(R8*8), Z7
+	VFMADD231PD  Z7, Z6, Z2
+	VMOVUPD      64(R12)(R8*8), Z7
+	VFMADD231PD  Z7, Z6, Z3
+	VMOVUPD      128(R12)(R8*8), Z7
+	VFMADD231PD  Z7, Z6, Z4
+	VMOVUPD      192(R12)(R8*8), Z7
+	VFMADD231PD  Z7, Z6, Z5
+
+by4next:
+	ADDQ $0x00000018, R10
+	ADDQ $0x00000008, R9
+	DECQ R11
+	JNZ  by4term
+
+by4summed:
+	VBROADCASTSD (SI), Z6
+	TESTQ        DI, DI
+	JZ           by4one0
+	VMOVUPD      (SI)(R8*8), Z6
+
+by4one0:
+	VMULPD       Z6, Z2, Z2
+	VMOVUPD      (DX)(R8*8), Z6
+	VMOVUPD      (BX)(R8*8), Z7
+	VSUBPD       Z6, Z6, Z8
+	VADDPD       Z8, Z2, Z2
+	VSUBPD       Z7, Z7, Z8
+	VADDPD       Z8, Z2, Z2
+	VMOVUPD      c8_8000000000000000<>+0(SB), Z8
+	VANDNPD      Z6, Z8, Z6
+	VANDNPD      Z7, Z8, Z7
+	VMAXPD       Z6, Z7, Z7
+	VMULPD       Z1, Z7, Z7
+	VADDPD       Z0, Z7, Z7
+	VXORPD       Z6, Z6, Z6
+	VCMPPD       $0x04, Z6, Z2, K1
+	VDIVPD.Z     Z7, Z2, K1, Z2
+	VMULPD       Z2, Z2, Z2
+	VMOVUPD      Z2, (AX)(R8*8)
+	VBROADCASTSD (SI), Z2
+	TESTQ        DI, DI
+	JZ           by4one1
+	VMOVUPD      64(SI)(R8*8), Z2
+
+by4one1:
+	VMULPD       Z2, Z3, Z3
+	VMOVUPD      64(DX)(R8*8), Z2
+	VMOVUPD      64(BX)(R8*8), Z6
+	VSUBPD       Z2, Z2, Z7
+	VADDPD       Z7, Z3, Z3
+	VSUBPD       Z6, Z6, Z7
+	VADDPD       Z7, Z3, Z3
+	VMOVUPD      c8_8000000000000000<>+0(SB), Z7
+	VANDNPD      Z2, Z7, Z2
+	VANDNPD      Z6, Z7, Z6
+	VMAXPD       Z2, Z6, Z6
+	VMULPD       Z1, Z6, Z6
+	VADDPD       Z0, Z6, Z6
+	VXORPD       Z2, Z2, Z2
+	VCMPPD       $0x04, Z2, Z3, K1
+	VDIVPD.Z     Z6, Z3, K1, Z3
+	VMULPD       Z3, Z3, Z3
+	VMOVUPD      Z3, 64(AX)(R8*8)
+	VBROADCASTSD (SI), Z2
+	TESTQ        DI, DI
+	JZ           by4one2
+	VMOVUPD      128(SI)(R8*8), Z2
+
+by4one2:
+	VMULPD       Z2, Z4, Z4
+	VMOVUPD      128(DX)(R8*8), Z2
+	VMOVUPD      128(BX)(R8*8), Z3
+	VSUBPD       Z2, Z2, Z6
+	VADDPD       Z6, Z4, Z4
+	VSUBPD       Z3, Z3, Z6
+	VADDPD       Z6, Z4, Z4
+	VMOVUPD      c8_8000000000000000<>+0(SB), Z6
+	VANDNPD      Z2, Z6, Z2
+	VANDNPD      Z3, Z6, Z3
+	VMAXPD       Z2, Z3, Z3
+	VMULPD       Z1, Z3, Z3
+	VADDPD       Z0, Z3, Z3
+	VXORPD       Z2, Z2, Z2
+	VCMPPD       $0x04, Z2, Z4, K1
+	VDIVPD.Z     Z3, Z4, K1, Z4
+	VMULPD       Z4, Z4, Z4
+	VMOVUPD      Z4, 128(AX)(R8*8)
+	VBROADCASTSD (SI), Z2
+	TESTQ        DI, DI
+	JZ           by4one3
+	VMOVUPD      192(SI)(R8*8), Z2
+
+by4one3:
+	VMULPD   Z2, Z5, Z5
+	VMOVUPD  192(DX)(R8*8), Z2
+	VMOVUPD  192(BX)(R8*8), Z3
+	VSUBPD   Z2, Z2, Z4
+	VADDPD   Z4, Z5, Z5
+	VSUBPD   Z3, Z3, Z4
+	VADDPD   Z4, Z5, Z5
+	VMOVUPD  c8_8000000000000000<>+0(SB), Z4
+	VANDNPD  Z2, Z4, Z2
+	VANDNPD  Z3, Z4, Z3
+	VMAXPD   Z2, Z3, Z3
+	VMULPD   Z1, Z3, Z3
+	VADDPD   Z0, Z3, Z3
+	VXORPD   Z2, Z2, Z2
+	VCMPPD   $0x04, Z2, Z5, K1
+	VDIVPD.Z Z3, Z5, K1, Z5
+	VMULPD   Z5, Z5, Z5
+	VMOVUPD  Z5, 192(AX)(R8*8)
+	ADDQ     $0x00000020, R8
+	SUBQ     $0x00000020, CX
+	JMP      by4
+
+by4done:
+by1:
+	CMPQ   CX, $0x00000008
+	JL     by1done
+	VXORPD Z2, Z2, Z2
+	MOVQ   e+40(FP), R9
+	MOVQ   k+48(FP), R10
+	MOVQ   terms+56(FP), R11
+	TESTQ  R11, R11
+	JZ     by1summed
+
+by1term:
+	MOVQ         (R9), R12
+	ADDQ         R12, R12
+	JZ           by1next
+	MOVQ         (R10), R12
+	VBROADCASTSD (R9), Z3
+	VMOVUPD      (R12)(R8*8), Z4
+	VFMADD231PD  Z4, Z3, Z2
+
+by1next:
+	ADDQ $0x00000018, R10
+	ADDQ $0x00000008, R9
+	DECQ R11
+	JNZ  by1term
+
+by1summed:
+	VBROADCASTSD (SI), Z3
+	TESTQ        DI, DI
+	JZ           by1one0
+	VMOVUPD      (SI)(R8*8), Z3
+
+by1one0:
+	VMULPD   Z3, Z2, Z2
+	VMOVUPD  (DX)(R8*8), Z3
+	VMOVUPD  (BX)(R8*8), Z4
+	VSUBPD   Z3, Z3, Z5
+	VADDPD   Z5, Z2, Z2
+	VSUBPD   Z4, Z4, Z5
+	VADDPD   Z5, Z2, Z2
+	VMOVUPD  c8_8000000000000000<>+0(SB), Z5
+	VANDNPD  Z3, Z5, Z3
+	VANDNPD  Z4, Z5, Z4
+	VMAXPD   Z3, Z4, Z4
+	VMULPD   Z1, Z4, Z4
+	VADDPD   Z0, Z4, Z4
+	VXORPD   Z3, Z3, Z3
+	VCMPPD   $0x04, Z3, Z2, K1
+	VDIVPD.Z Z4, Z2, K1, Z2
+	VMULPD   Z2, Z2, Z2
+	VMOVUPD  Z2, (AX)(R8*8)
+	ADDQ     $0x00000008, R8
+	SUBQ     $0x00000008, CX
+	JMP      by1
+
+by1done:
+	TESTQ  CX, CX
+	JZ     end
+	MOVQ   $0x0000000000000001, R9
+	SHLQ   CL, R9
+	MOVQ   R9, CX
+	DECQ   CX
+	KMOVW  CX, K1
+	VXORPD Z2, Z2, Z2
+	MOVQ   e+40(FP), CX
+	MOVQ   k+48(FP), R9
+	MOVQ   terms+56(FP), R10
+	TESTQ  R10, R10
+	JZ     restsummed
+
+restterm:
+	MOVQ         (CX), R11
+	ADDQ         R11, R11
+	JZ           restnext
+	MOVQ         (R9), R11
+	VBROADCASTSD (CX), Z3
+	VMOVUPD.Z    (R11)(R8*8), K1, Z4
+	VFMADD231PD  Z4, Z3, Z2
+
+restnext:
+	ADDQ $0x00000018, R9
+	ADDQ $0x00000008, CX
+	DECQ R10
+	JNZ  restterm
+
+restsummed:
+	VBROADCASTSD (SI), Z3
+	TESTQ        DI, DI
+	JZ           restone0
+	VMOVUPD.Z    (SI)(R8*8), K1, Z3
+
+restone0:
+	VMULPD    Z3, Z2, Z2
+	VMOVUPD.Z (DX)(R8*8), K1, Z3
+	VMOVUPD.Z (BX)(R8*8), K1, Z4
+	VSUBPD    Z3, Z3, Z5
+	VADDPD    Z5, Z2, Z2
+	VSUBPD    Z4, Z4, Z5
+	VADDPD    Z5, Z2, Z2
+	VMOVUPD   c8_8000000000000000<>+0(SB), Z5
+	VANDNPD   Z3, Z5, Z3
+	VANDNPD   Z4, Z5, Z4
+	VMAXPD    Z3, Z4, Z4
+	VMULPD    Z1, Z4, Z4
+	VADDPD    Z0, Z4, Z4
+	VXORPD    Z0, Z0, Z0
+	VCMPPD    $0x04, Z0, Z2, K2
+	VDIVPD.Z  Z4, Z2, K2, Z2
+	VMULPD    Z2, Z2, Z2
+	VMOVUPD   Z2, K1, (AX)(R8*8)
+
+end:
+	VZEROUPPER
+	RET
+
+// func peakF64AVX512(n int)
+// Requires: AVX, AVX512DQ, AVX512F
+TEXT ·peakF64AVX512(SB), NOSPLIT, $0-8
+	MOVQ    n+0(FP), AX
+	VMOVUPD c8_3ff0000000000000<>+0(SB), Z0
+	VXORPD  Z1, Z1, Z1
+	VXORPD  Z2, Z2, Z2
+	VXORPD  Z3, Z3, Z3
+	VXORPD  Z4, Z4, Z4
+	VXORPD  Z5, Z5, Z5
+	VXORPD  Z6, Z6, Z6
+	VXORPD  Z7, Z7, Z7
+	VXORPD  Z8, Z8, Z8
+	VXORPD  Z9, Z9, Z9
+	VXORPD  Z10, Z10, Z10
+	VXORPD  Z11, Z11, Z11
+	VXORPD  Z12, Z12, Z12
+
+loop:
+	VFMADD231PD Z0, Z0, Z1
+	VFMADD231PD Z0, Z0, Z2
+	VFMADD231PD Z0, Z0, Z3
+	VFMADD231PD Z0, Z0, Z4
+	VFMADD231PD Z0, Z0, Z5
+	VFMADD231PD Z0, Z0, Z6
+	VFMADD231PD Z0, Z0, Z7
+	VFMADD231PD Z0, Z0, Z8
+	VFMADD231PD Z0, Z0, Z9
+	VFMADD231PD Z0, Z0, Z10
+	VFMADD231PD Z0, Z0, Z11
+	VFMADD231PD Z0, Z0, Z12
+	DECQ        AX
+	JNZ         loop
 	VZEROUPPER
 	RET
 
@@ -10104,71 +17161,6 @@ ownend:
 	VZEROUPPER
 	RET
 
-// func errorSquaresF32AVX2(sq *float64, y0 *float32, y1 *float32, h *float64, each int, e *float64, k *[]float32, terms int, n int, atol float64, rtol float64)
-// Requires: AVX, AVX2, FMA3, SSE2
-TEXT ·errorSquaresF32AVX2(SB), NOSPLIT, $0-88
-	MOVQ         sq+0(FP), AX
-	MOVQ         y0+8(FP), CX
-	MOVQ         y1+16(FP), DX
-	MOVQ         h+24(FP), BX
-	MOVQ         each+32(FP), SI
-	MOVQ         n+64(FP), DI
-	XORQ         R8, R8
-	MOVSD        atol+72(FP), X1
-	VBROADCASTSD X1, Y0
-	MOVSD        rtol+80(FP), X1
-	VBROADCASTSD X1, Y1
-	VMOVUPD      c8_8000000000000000<>+0(SB), Y2
-
-loop:
-	VXORPD Y3, Y3, Y3
-	MOVQ   e+40(FP), R9
-	MOVQ   k+48(FP), R10
-	MOVQ   terms+56(FP), R11
-	TESTQ  R11, R11
-	JZ     summed
-
-term:
-	MOVQ         (R10), R12
-	VBROADCASTSD (R9), Y4
-	VCVTPS2PD    (R12)(R8*4), Y5
-	VFMADD231PD  Y5, Y4, Y3
-	ADDQ         $0x00000018, R10
-	ADDQ         $0x00000008, R9
-	DECQ         R11
-	JNZ          term
-
-summed:
-	VBROADCASTSD (BX), Y4
-	TESTQ        SI, SI
-	JZ           one
-	VMOVUPD      (BX)(R8*8), Y4
-
-one:
-	VMULPD    Y4, Y3, Y3
-	VCVTPS2PD (CX)(R8*4), Y4
-	VCVTPS2PD (DX)(R8*4), Y5
-	VSUBPD    Y4, Y4, Y6
-	VADDPD    Y6, Y3, Y3
-	VSUBPD    Y5, Y5, Y6
-	VADDPD    Y6, Y3, Y3
-	VANDNPD   Y4, Y2, Y4
-	VANDNPD   Y5, Y2, Y5
-	VMAXPD    Y4, Y5, Y5
-	VMULPD    Y1, Y5, Y5
-	VADDPD    Y0, Y5, Y5
-	VXORPD    Y6, Y6, Y6
-	VCMPPD    $0x04, Y6, Y3, Y6
-	VDIVPD    Y5, Y3, Y3
-	VANDPD    Y6, Y3, Y3
-	VMULPD    Y3, Y3, Y3
-	VMOVUPD   Y3, (AX)(R8*8)
-	ADDQ      $0x00000004, R8
-	CMPQ      R8, DI
-	JL        loop
-	VZEROUPPER
-	RET
-
 // func rowSumsF32AVX2(dst *float32, x *float32, ld int, m int, n int)
 // Requires: AVX
 TEXT ·rowSumsF32AVX2(SB), NOSPLIT, $0-40
@@ -10220,33 +17212,59 @@ summed:
 	VZEROUPPER
 	RET
 
-// func transposeF32AVX2(dst *float32, ldd int, src *float32, lds int, squares int)
+// func gatherF32AVX2(dst *float32, ldd int, src *float32, lds int, rows *int32, cols int, lanes int)
 // Requires: AVX
-TEXT ·transposeF32AVX2(SB), NOSPLIT, $0-40
-	MOVQ dst+0(FP), AX
-	MOVQ ldd+8(FP), CX
-	MOVQ src+16(FP), DX
-	MOVQ lds+24(FP), BX
-	MOVQ squares+32(FP), SI
+TEXT ·gatherF32AVX2(SB), NOSPLIT, $0-56
+	MOVQ    rows+32(FP), AX
+	MOVQ    lds+24(FP), CX
+	MOVLQSX (AX), DX
+	IMULQ   CX, DX
+	MOVLQSX 4(AX), BX
+	IMULQ   CX, BX
+	MOVLQSX 8(AX), SI
+	IMULQ   CX, SI
+	MOVLQSX 12(AX), DI
+	IMULQ   CX, DI
+	MOVLQSX 16(AX), R8
+	IMULQ   CX, R8
+	MOVLQSX 20(AX), R9
+	IMULQ   CX, R9
+	MOVLQSX 24(AX), R10
+	IMULQ   CX, R10
+	MOVLQSX 28(AX), AX
+	IMULQ   CX, AX
+	MOVQ    src+16(FP), CX
+	ADDQ    CX, DX
+	ADDQ    CX, BX
+	ADDQ    CX, SI
+	ADDQ    CX, DI
+	ADDQ    CX, R8
+	ADDQ    CX, R9
+	ADDQ    CX, R10
+	ADDQ    CX, AX
+	MOVQ    dst+0(FP), CX
+	MOVQ    ldd+8(FP), R11
+	MOVQ    cols+40(FP), R12
 
-square:
-	MOVQ       DX, DI
-	VMOVUPS    (DI), Y0
-	ADDQ       BX, DI
-	VMOVUPS    (DI), Y1
-	ADDQ       BX, DI
-	VMOVUPS    (DI), Y2
-	ADDQ       BX, DI
+squares:
+	CMPQ       R12, $0x00000008
+	JL         rest
+	VMOVUPS    (DX), Y0
+	ADDQ       $0x00000020, DX
+	VMOVUPS    (BX), Y1
+	ADDQ       $0x00000020, BX
+	VMOVUPS    (SI), Y2
+	ADDQ       $0x00000020, SI
 	VMOVUPS    (DI), Y3
-	ADDQ       BX, DI
-	VMOVUPS    (DI), Y4
-	ADDQ       BX, DI
-	VMOVUPS    (DI), Y5
-	ADDQ       BX, DI
-	VMOVUPS    (DI), Y6
-	ADDQ       BX, DI
-	VMOVUPS    (DI), Y7
-	ADDQ       BX, DI
+	ADDQ       $0x00000020, DI
+	VMOVUPS    (R8), Y4
+	ADDQ       $0x00000020, R8
+	VMOVUPS    (R9), Y5
+	ADDQ       $0x00000020, R9
+	VMOVUPS    (R10), Y6
+	ADDQ       $0x00000020, R10
+	VMOVUPS    (AX), Y7
+	ADDQ       $0x00000020, AX
 	VUNPCKLPS  Y1, Y0, Y8
 	VUNPCKHPS  Y1, Y0, Y0
 	VUNPCKLPS  Y3, Y2, Y1
@@ -10271,61 +17289,1125 @@ square:
 	VPERM2F128 $0x31, Y5, Y8, Y5
 	VPERM2F128 $0x20, Y4, Y0, Y8
 	VPERM2F128 $0x31, Y4, Y0, Y0
-	VMOVUPS    Y6, (AX)
-	ADDQ       CX, AX
-	VMOVUPS    Y7, (AX)
-	ADDQ       CX, AX
-	VMOVUPS    Y3, (AX)
-	ADDQ       CX, AX
-	VMOVUPS    Y8, (AX)
-	ADDQ       CX, AX
-	VMOVUPS    Y2, (AX)
-	ADDQ       CX, AX
-	VMOVUPS    Y1, (AX)
-	ADDQ       CX, AX
-	VMOVUPS    Y5, (AX)
-	ADDQ       CX, AX
-	VMOVUPS    Y0, (AX)
-	ADDQ       CX, AX
-	ADDQ       $0x00000020, DX
-	DECQ       SI
-	JNZ        square
+	MOVQ       lanes+48(FP), R13
+	CMPQ       R13, $0x00000008
+	JL         whole0pieces
+	VMOVUPS    Y6, (CX)
+	JMP        whole0stored
+
+whole0pieces:
+	MOVQ         CX, R14
+	TESTQ        $0x00000004, R13
+	JZ           whole0_4
+	VMOVUPS      X6, (R14)
+	ADDQ         $0x00000010, R14
+	VEXTRACTF128 $0x01, Y6, X6
+
+whole0_4:
+	TESTQ    $0x00000002, R13
+	JZ       whole0_2
+	VMOVLPS  X6, (R14)
+	ADDQ     $0x00000008, R14
+	VMOVHLPS X6, X6, X6
+
+whole0_2:
+	TESTQ  $0x00000001, R13
+	JZ     whole0_1
+	VMOVSS X6, (R14)
+
+whole0_1:
+whole0stored:
+	ADDQ    R11, CX
+	MOVQ    lanes+48(FP), R13
+	CMPQ    R13, $0x00000008
+	JL      whole1pieces
+	VMOVUPS Y7, (CX)
+	JMP     whole1stored
+
+whole1pieces:
+	MOVQ         CX, R14
+	TESTQ        $0x00000004, R13
+	JZ           whole1_4
+	VMOVUPS      X7, (R14)
+	ADDQ         $0x00000010, R14
+	VEXTRACTF128 $0x01, Y7, X7
+
+whole1_4:
+	TESTQ    $0x00000002, R13
+	JZ       whole1_2
+	VMOVLPS  X7, (R14)
+	ADDQ     $0x00000008, R14
+	VMOVHLPS X7, X7, X7
+
+whole1_2:
+	TESTQ  $0x00000001, R13
+	JZ     whole1_1
+	VMOVSS X7, (R14)
+
+whole1_1:
+whole1stored:
+	ADDQ    R11, CX
+	MOVQ    lanes+48(FP), R13
+	CMPQ    R13, $0x00000008
+	JL      whole2pieces
+	VMOVUPS Y3, (CX)
+	JMP     whole2stored
+
+whole2pieces:
+	MOVQ         CX, R14
+	TESTQ        $0x00000004, R13
+	JZ           whole2_4
+	VMOVUPS      X3, (R14)
+	ADDQ         $0x00000010, R14
+	VEXTRACTF128 $0x01, Y3, X3
+
+whole2_4:
+	TESTQ    $0x00000002, R13
+	JZ       whole2_2
+	VMOVLPS  X3, (R14)
+	ADDQ     $0x00000008, R14
+	VMOVHLPS X3, X3, X3
+
+whole2_2:
+	TESTQ  $0x00000001, R13
+	JZ     whole2_1
+	VMOVSS X3, (R14)
+
+whole2_1:
+whole2stored:
+	ADDQ    R11, CX
+	MOVQ    lanes+48(FP), R13
+	CMPQ    R13, $0x00000008
+	JL      whole3pieces
+	VMOVUPS Y8, (CX)
+	JMP     whole3stored
+
+whole3pieces:
+	MOVQ         CX, R14
+	TESTQ        $0x00000004, R13
+	JZ           whole3_4
+	VMOVUPS      X8, (R14)
+	ADDQ         $0x00000010, R14
+	VEXTRACTF128 $0x01, Y8, X8
+
+whole3_4:
+	TESTQ    $0x00000002, R13
+	JZ       whole3_2
+	VMOVLPS  X8, (R14)
+	ADDQ     $0x00000008, R14
+	VMOVHLPS X8, X8, X8
+
+whole3_2:
+	TESTQ  $0x00000001, R13
+	JZ     whole3_1
+	VMOVSS X8, (R14)
+
+whole3_1:
+whole3stored:
+	ADDQ    R11, CX
+	MOVQ    lanes+48(FP), R13
+	CMPQ    R13, $0x00000008
+	JL      whole4pieces
+	VMOVUPS Y2, (CX)
+	JMP     whole4stored
+
+whole4pieces:
+	MOVQ         CX, R14
+	TESTQ        $0x00000004, R13
+	JZ           whole4_4
+	VMOVUPS      X2, (R14)
+	ADDQ         $0x00000010, R14
+	VEXTRACTF128 $0x01, Y2, X2
+
+whole4_4:
+	TESTQ    $0x00000002, R13
+	JZ       whole4_2
+	VMOVLPS  X2, (R14)
+	ADDQ     $0x00000008, R14
+	VMOVHLPS X2, X2, X2
+
+whole4_2:
+	TESTQ  $0x00000001, R13
+	JZ     whole4_1
+	VMOVSS X2, (R14)
+
+whole4_1:
+whole4stored:
+	ADDQ    R11, CX
+	MOVQ    lanes+48(FP), R13
+	CMPQ    R13, $0x00000008
+	JL      whole5pieces
+	VMOVUPS Y1, (CX)
+	JMP     whole5stored
+
+whole5pieces:
+	MOVQ         CX, R14
+	TESTQ        $0x00000004, R13
+	JZ           whole5_4
+	VMOVUPS      X1, (R14)
+	ADDQ         $0x00000010, R14
+	VEXTRACTF128 $0x01, Y1, X1
+
+whole5_4:
+	TESTQ    $0x00000002, R13
+	JZ       whole5_2
+	VMOVLPS  X1, (R14)
+	ADDQ     $0x00000008, R14
+	VMOVHLPS X1, X1, X1
+
+whole5_2:
+	TESTQ  $0x00000001, R13
+	JZ     whole5_1
+	VMOVSS X1, (R14)
+
+whole5_1:
+whole5stored:
+	ADDQ    R11, CX
+	MOVQ    lanes+48(FP), R13
+	CMPQ    R13, $0x00000008
+	JL      whole6pieces
+	VMOVUPS Y5, (CX)
+	JMP     whole6stored
+
+whole6pieces:
+	MOVQ         CX, R14
+	TESTQ        $0x00000004, R13
+	JZ           whole6_4
+	VMOVUPS      X5, (R14)
+	ADDQ         $0x00000010, R14
+	VEXTRACTF128 $0x01, Y5, X5
+
+whole6_4:
+	TESTQ    $0x00000002, R13
+	JZ       whole6_2
+	VMOVLPS  X5, (R14)
+	ADDQ     $0x00000008, R14
+	VMOVHLPS X5, X5, X5
+
+whole6_2:
+	TESTQ  $0x00000001, R13
+	JZ     whole6_1
+	VMOVSS X5, (R14)
+
+whole6_1:
+whole6stored:
+	ADDQ    R11, CX
+	MOVQ    lanes+48(FP), R13
+	CMPQ    R13, $0x00000008
+	JL      whole7pieces
+	VMOVUPS Y0, (CX)
+	JMP     whole7stored
+
+whole7pieces:
+	MOVQ         CX, R14
+	TESTQ        $0x00000004, R13
+	JZ           whole7_4
+	VMOVUPS      X0, (R14)
+	ADDQ         $0x00000010, R14
+	VEXTRACTF128 $0x01, Y0, X0
+
+whole7_4:
+	TESTQ    $0x00000002, R13
+	JZ       whole7_2
+	VMOVLPS  X0, (R14)
+	ADDQ     $0x00000008, R14
+	VMOVHLPS X0, X0, X0
+
+whole7_2:
+	TESTQ  $0x00000001, R13
+	JZ     whole7_1
+	VMOVSS X0, (R14)
+
+whole7_1:
+whole7stored:
+	ADDQ R11, CX
+	SUBQ $0x00000008, R12
+	JMP  squares
+
+rest:
+	TESTQ      R12, R12
+	JZ         end
+	MOVQ       $0x0000000000000008, R13
+	SUBQ       R12, R13
+	LEAQ       mask4<>+0(SB), R14
+	VMOVUPS    (R14)(R13*4), Y0
+	VMASKMOVPS (DX), Y0, Y1
+	VMASKMOVPS (BX), Y0, Y2
+	VMASKMOVPS (SI), Y0, Y3
+	VMASKMOVPS (DI), Y0, Y4
+	VMASKMOVPS (R8), Y0, Y5
+	VMASKMOVPS (R9), Y0, Y6
+	VMASKMOVPS (R10), Y0, Y7
+	VMASKMOVPS (AX), Y0, Y0
+	VUNPCKLPS  Y2, Y1, Y8
+	VUNPCKHPS  Y2, Y1, Y1
+	VUNPCKLPS  Y4, Y3, Y2
+	VUNPCKHPS  Y4, Y3, Y3
+	VUNPCKLPS  Y6, Y5, Y4
+	VUNPCKHPS  Y6, Y5, Y5
+	VUNPCKLPS  Y0, Y7, Y6
+	VUNPCKHPS  Y0, Y7, Y0
+	VSHUFPS    $0x44, Y2, Y8, Y7
+	VSHUFPS    $0xee, Y2, Y8, Y2
+	VSHUFPS    $0x44, Y3, Y1, Y8
+	VSHUFPS    $0xee, Y3, Y1, Y1
+	VSHUFPS    $0x44, Y6, Y4, Y3
+	VSHUFPS    $0xee, Y6, Y4, Y4
+	VSHUFPS    $0x44, Y0, Y5, Y6
+	VSHUFPS    $0xee, Y0, Y5, Y0
+	VPERM2F128 $0x20, Y3, Y7, Y5
+	VPERM2F128 $0x31, Y3, Y7, Y3
+	VPERM2F128 $0x20, Y4, Y2, Y7
+	VPERM2F128 $0x31, Y4, Y2, Y2
+	VPERM2F128 $0x20, Y6, Y8, Y4
+	VPERM2F128 $0x31, Y6, Y8, Y6
+	VPERM2F128 $0x20, Y0, Y1, Y8
+	VPERM2F128 $0x31, Y0, Y1, Y0
+	MOVQ       lanes+48(FP), AX
+	CMPQ       AX, $0x00000008
+	JL         part0pieces
+	VMOVUPS    Y5, (CX)
+	JMP        part0stored
+
+part0pieces:
+	MOVQ         CX, DX
+	TESTQ        $0x00000004, AX
+	JZ           part0_4
+	VMOVUPS      X5, (DX)
+	ADDQ         $0x00000010, DX
+	VEXTRACTF128 $0x01, Y5, X5
+
+part0_4:
+	TESTQ    $0x00000002, AX
+	JZ       part0_2
+	VMOVLPS  X5, (DX)
+	ADDQ     $0x00000008, DX
+	VMOVHLPS X5, X5, X5
+
+part0_2:
+	TESTQ  $0x00000001, AX
+	JZ     part0_1
+	VMOVSS X5, (DX)
+
+part0_1:
+part0stored:
+	ADDQ    R11, CX
+	DECQ    R12
+	JZ      end
+	MOVQ    lanes+48(FP), AX
+	CMPQ    AX, $0x00000008
+	JL      part1pieces
+	VMOVUPS Y7, (CX)
+	JMP     part1stored
+
+part1pieces:
+	MOVQ         CX, DX
+	TESTQ        $0x00000004, AX
+	JZ           part1_4
+	VMOVUPS      X7, (DX)
+	ADDQ         $0x00000010, DX
+	VEXTRACTF128 $0x01, Y7, X7
+
+part1_4:
+	TESTQ    $0x00000002, AX
+	JZ       part1_2
+	VMOVLPS  X7, (DX)
+	ADDQ     $0x00000008, DX
+	VMOVHLPS X7, X7, X7
+
+part1_2:
+	TESTQ  $0x00000001, AX
+	JZ     part1_1
+	VMOVSS X7, (DX)
+
+part1_1:
+part1stored:
+	ADDQ    R11, CX
+	DECQ    R12
+	JZ      end
+	MOVQ    lanes+48(FP), AX
+	CMPQ    AX, $0x00000008
+	JL      part2pieces
+	VMOVUPS Y4, (CX)
+	JMP     part2stored
+
+part2pieces:
+	MOVQ         CX, DX
+	TESTQ        $0x00000004, AX
+	JZ           part2_4
+	VMOVUPS      X4, (DX)
+	ADDQ         $0x00000010, DX
+	VEXTRACTF128 $0x01, Y4, X4
+
+part2_4:
+	TESTQ    $0x00000002, AX
+	JZ       part2_2
+	VMOVLPS  X4, (DX)
+	ADDQ     $0x00000008, DX
+	VMOVHLPS X4, X4, X4
+
+part2_2:
+	TESTQ  $0x00000001, AX
+	JZ     part2_1
+	VMOVSS X4, (DX)
+
+part2_1:
+part2stored:
+	ADDQ    R11, CX
+	DECQ    R12
+	JZ      end
+	MOVQ    lanes+48(FP), AX
+	CMPQ    AX, $0x00000008
+	JL      part3pieces
+	VMOVUPS Y8, (CX)
+	JMP     part3stored
+
+part3pieces:
+	MOVQ         CX, DX
+	TESTQ        $0x00000004, AX
+	JZ           part3_4
+	VMOVUPS      X8, (DX)
+	ADDQ         $0x00000010, DX
+	VEXTRACTF128 $0x01, Y8, X8
+
+part3_4:
+	TESTQ    $0x00000002, AX
+	JZ       part3_2
+	VMOVLPS  X8, (DX)
+	ADDQ     $0x00000008, DX
+	VMOVHLPS X8, X8, X8
+
+part3_2:
+	TESTQ  $0x00000001, AX
+	JZ     part3_1
+	VMOVSS X8, (DX)
+
+part3_1:
+part3stored:
+	ADDQ    R11, CX
+	DECQ    R12
+	JZ      end
+	MOVQ    lanes+48(FP), AX
+	CMPQ    AX, $0x00000008
+	JL      part4pieces
+	VMOVUPS Y3, (CX)
+	JMP     part4stored
+
+part4pieces:
+	MOVQ         CX, DX
+	TESTQ        $0x00000004, AX
+	JZ           part4_4
+	VMOVUPS      X3, (DX)
+	ADDQ         $0x00000010, DX
+	VEXTRACTF128 $0x01, Y3, X3
+
+part4_4:
+	TESTQ    $0x00000002, AX
+	JZ       part4_2
+	VMOVLPS  X3, (DX)
+	ADDQ     $0x00000008, DX
+	VMOVHLPS X3, X3, X3
+
+part4_2:
+	TESTQ  $0x00000001, AX
+	JZ     part4_1
+	VMOVSS X3, (DX)
+
+part4_1:
+part4stored:
+	ADDQ    R11, CX
+	DECQ    R12
+	JZ      end
+	MOVQ    lanes+48(FP), AX
+	CMPQ    AX, $0x00000008
+	JL      part5pieces
+	VMOVUPS Y2, (CX)
+	JMP     part5stored
+
+part5pieces:
+	MOVQ         CX, DX
+	TESTQ        $0x00000004, AX
+	JZ           part5_4
+	VMOVUPS      X2, (DX)
+	ADDQ         $0x00000010, DX
+	VEXTRACTF128 $0x01, Y2, X2
+
+part5_4:
+	TESTQ    $0x00000002, AX
+	JZ       part5_2
+	VMOVLPS  X2, (DX)
+	ADDQ     $0x00000008, DX
+	VMOVHLPS X2, X2, X2
+
+part5_2:
+	TESTQ  $0x00000001, AX
+	JZ     part5_1
+	VMOVSS X2, (DX)
+
+part5_1:
+part5stored:
+	ADDQ    R11, CX
+	DECQ    R12
+	JZ      end
+	MOVQ    lanes+48(FP), AX
+	CMPQ    AX, $0x00000008
+	JL      part6pieces
+	VMOVUPS Y6, (CX)
+	JMP     part6stored
+
+part6pieces:
+	MOVQ         CX, DX
+	TESTQ        $0x00000004, AX
+	JZ           part6_4
+	VMOVUPS      X6, (DX)
+	ADDQ         $0x00000010, DX
+	VEXTRACTF128 $0x01, Y6, X6
+
+part6_4:
+	TESTQ    $0x00000002, AX
+	JZ       part6_2
+	VMOVLPS  X6, (DX)
+	ADDQ     $0x00000008, DX
+	VMOVHLPS X6, X6, X6
+
+part6_2:
+	TESTQ  $0x00000001, AX
+	JZ     part6_1
+	VMOVSS X6, (DX)
+
+part6_1:
+part6stored:
+	ADDQ    R11, CX
+	DECQ    R12
+	JZ      end
+	MOVQ    lanes+48(FP), AX
+	CMPQ    AX, $0x00000008
+	JL      part7pieces
+	VMOVUPS Y0, (CX)
+	JMP     part7stored
+
+part7pieces:
+	MOVQ         CX, DX
+	TESTQ        $0x00000004, AX
+	JZ           part7_4
+	VMOVUPS      X0, (DX)
+	ADDQ         $0x00000010, DX
+	VEXTRACTF128 $0x01, Y0, X0
+
+part7_4:
+	TESTQ    $0x00000002, AX
+	JZ       part7_2
+	VMOVLPS  X0, (DX)
+	ADDQ     $0x00000008, DX
+	VMOVHLPS X0, X0, X0
+
+part7_2:
+	TESTQ  $0x00000001, AX
+	JZ     part7_1
+	VMOVSS X0, (DX)
+
+part7_1:
+part7stored:
+	ADDQ R11, CX
+	DECQ R12
+	JZ   end
+
+end:
 	VZEROUPPER
 	RET
 
-// func peakF32AVX2(n int)
+// func scatterF32AVX2(dst *float32, ldd int, rows *int32, src *float32, lds int, cols int, lanes int, alpha float32, add int)
 // Requires: AVX, FMA3
-TEXT ·peakF32AVX2(SB), NOSPLIT, $0-8
-	MOVQ    n+0(FP), AX
-	VMOVUPS c4_3f800000<>+0(SB), Y0
-	VXORPS  Y1, Y1, Y1
-	VXORPS  Y2, Y2, Y2
-	VXORPS  Y3, Y3, Y3
-	VXORPS  Y4, Y4, Y4
-	VXORPS  Y5, Y5, Y5
-	VXORPS  Y6, Y6, Y6
-	VXORPS  Y7, Y7, Y7
-	VXORPS  Y8, Y8, Y8
-	VXORPS  Y9, Y9, Y9
-	VXORPS  Y10, Y10, Y10
-	VXORPS  Y11, Y11, Y11
-	VXORPS  Y12, Y12, Y12
+TEXT ·scatterF32AVX2(SB), NOSPLIT, $0-72
+	MOVQ    rows+16(FP), AX
+	MOVQ    ldd+8(FP), CX
+	MOVLQSX (AX), DX
+	IMULQ   CX, DX
+	MOVLQSX 4(AX), BX
+	IMULQ   CX, BX
+	MOVLQSX 8(AX), SI
+	IMULQ   CX, SI
+	MOVLQSX 12(AX), DI
+	IMULQ   CX, DI
+	MOVLQSX 16(AX), R8
+	IMULQ   CX, R8
+	MOVLQSX 20(AX), R9
+	IMULQ   CX, R9
+	MOVLQSX 24(AX), R10
+	IMULQ   CX, R10
+	MOVLQSX 28(AX), AX
+	IMULQ   CX, AX
+	MOVQ    dst+0(FP), CX
+	ADDQ    CX, DX
+	ADDQ    CX, BX
+	ADDQ    CX, SI
+	ADDQ    CX, DI
+	ADDQ    CX, R8
+	ADDQ    CX, R9
+	ADDQ    CX, R10
+	ADDQ    CX, AX
+	MOVQ    src+24(FP), CX
+	MOVQ    lds+32(FP), R11
+	MOVQ    cols+40(FP), R12
+	MOVQ    lanes+48(FP), R13
 
-loop:
-	VFMADD231PS Y0, Y0, Y1
-	VFMADD231PS Y0, Y0, Y2
-	VFMADD231PS Y0, Y0, Y3
-	VFMADD231PS Y0, Y0, Y4
-	VFMADD231PS Y0, Y0, Y5
-	VFMADD231PS Y0, Y0, Y6
-	VFMADD231PS Y0, Y0, Y7
-	VFMADD231PS Y0, Y0, Y8
-	VFMADD231PS Y0, Y0, Y9
-	VFMADD231PS Y0, Y0, Y10
-	VFMADD231PS Y0, Y0, Y11
-	VFMADD231PS Y0, Y0, Y12
-	DECQ        AX
-	JNZ         loop
+squares:
+	CMPQ         R12, $0x00000008
+	JL           rest
+	MOVQ         $0x0000000000000008, R14
+	SUBQ         R13, R14
+	LEAQ         mask4<>+0(SB), R15
+	VMOVUPS      (R15)(R14*4), Y0
+	VXORPS       Y1, Y1, Y1
+	VXORPS       Y2, Y2, Y2
+	VXORPS       Y3, Y3, Y3
+	VXORPS       Y4, Y4, Y4
+	VXORPS       Y5, Y5, Y5
+	VXORPS       Y6, Y6, Y6
+	VXORPS       Y7, Y7, Y7
+	VXORPS       Y8, Y8, Y8
+	VMASKMOVPS   (CX), Y0, Y1
+	ADDQ         R11, CX
+	VMASKMOVPS   (CX), Y0, Y2
+	ADDQ         R11, CX
+	VMASKMOVPS   (CX), Y0, Y3
+	ADDQ         R11, CX
+	VMASKMOVPS   (CX), Y0, Y4
+	ADDQ         R11, CX
+	VMASKMOVPS   (CX), Y0, Y5
+	ADDQ         R11, CX
+	VMASKMOVPS   (CX), Y0, Y6
+	ADDQ         R11, CX
+	VMASKMOVPS   (CX), Y0, Y7
+	ADDQ         R11, CX
+	VMASKMOVPS   (CX), Y0, Y8
+	ADDQ         R11, CX
+	VUNPCKLPS    Y2, Y1, Y0
+	VUNPCKHPS    Y2, Y1, Y1
+	VUNPCKLPS    Y4, Y3, Y2
+	VUNPCKHPS    Y4, Y3, Y3
+	VUNPCKLPS    Y6, Y5, Y4
+	VUNPCKHPS    Y6, Y5, Y5
+	VUNPCKLPS    Y8, Y7, Y6
+	VUNPCKHPS    Y8, Y7, Y7
+	VSHUFPS      $0x44, Y2, Y0, Y8
+	VSHUFPS      $0xee, Y2, Y0, Y0
+	VSHUFPS      $0x44, Y3, Y1, Y2
+	VSHUFPS      $0xee, Y3, Y1, Y1
+	VSHUFPS      $0x44, Y6, Y4, Y3
+	VSHUFPS      $0xee, Y6, Y4, Y4
+	VSHUFPS      $0x44, Y7, Y5, Y6
+	VSHUFPS      $0xee, Y7, Y5, Y5
+	VPERM2F128   $0x20, Y3, Y8, Y7
+	VPERM2F128   $0x31, Y3, Y8, Y3
+	VPERM2F128   $0x20, Y4, Y0, Y8
+	VPERM2F128   $0x31, Y4, Y0, Y0
+	VPERM2F128   $0x20, Y6, Y2, Y4
+	VPERM2F128   $0x31, Y6, Y2, Y2
+	VPERM2F128   $0x20, Y5, Y1, Y6
+	VPERM2F128   $0x31, Y5, Y1, Y1
+	CMPQ         R13, $0x00000000
+	JLE          wholewritten
+	VBROADCASTSS alpha+56(FP), Y5
+	MOVQ         add+64(FP), R14
+	TESTQ        R14, R14
+	JZ           whole_set0
+	VMOVUPS      (DX), Y9
+	VFMADD213PS  Y9, Y5, Y7
+	JMP          whole_store0
+
+whole_set0:
+	VMULPS Y5, Y7, Y7
+
+whole_store0:
+	VMOVUPS      Y7, (DX)
+	ADDQ         $0x00000020, DX
+	CMPQ         R13, $0x00000001
+	JLE          wholewritten
+	VBROADCASTSS alpha+56(FP), Y5
+	MOVQ         add+64(FP), R14
+	TESTQ        R14, R14
+	JZ           whole_set1
+	VMOVUPS      (BX), Y7
+	VFMADD213PS  Y7, Y5, Y8
+	JMP          whole_store1
+
+whole_set1:
+	VMULPS Y5, Y8, Y8
+
+whole_store1:
+	VMOVUPS      Y8, (BX)
+	ADDQ         $0x00000020, BX
+	CMPQ         R13, $0x00000002
+	JLE          wholewritten
+	VBROADCASTSS alpha+56(FP), Y5
+	MOVQ         add+64(FP), R14
+	TESTQ        R14, R14
+	JZ           whole_set2
+	VMOVUPS      (SI), Y7
+	VFMADD213PS  Y7, Y5, Y4
+	JMP          whole_store2
+
+whole_set2:
+	VMULPS Y5, Y4, Y4
+
+whole_store2:
+	VMOVUPS      Y4, (SI)
+	ADDQ         $0x00000020, SI
+	CMPQ         R13, $0x00000003
+	JLE          wholewritten
+	VBROADCASTSS alpha+56(FP), Y4
+	MOVQ         add+64(FP), R14
+	TESTQ        R14, R14
+	JZ           whole_set3
+	VMOVUPS      (DI), Y5
+	VFMADD213PS  Y5, Y4, Y6
+	JMP          whole_store3
+
+whole_set3:
+	VMULPS Y4, Y6, Y6
+
+whole_store3:
+	VMOVUPS      Y6, (DI)
+	ADDQ         $0x00000020, DI
+	CMPQ         R13, $0x00000004
+	JLE          wholewritten
+	VBROADCASTSS alpha+56(FP), Y4
+	MOVQ         add+64(FP), R14
+	TESTQ        R14, R14
+	JZ           whole_set4
+	VMOVUPS      (R8), Y5
+	VFMADD213PS  Y5, Y4, Y3
+	JMP          whole_store4
+
+whole_set4:
+	VMULPS Y4, Y3, Y3
+
+whole_store4:
+	VMOVUPS      Y3, (R8)
+	ADDQ         $0x00000020, R8
+	CMPQ         R13, $0x00000005
+	JLE          wholewritten
+	VBROADCASTSS alpha+56(FP), Y3
+	MOVQ         add+64(FP), R14
+	TESTQ        R14, R14
+	JZ           whole_set5
+	VMOVUPS      (R9), Y4
+	VFMADD213PS  Y4, Y3, Y0
+	JMP          whole_store5
+
+whole_set5:
+	VMULPS Y3, Y0, Y0
+
+whole_store5:
+	VMOVUPS      Y0, (R9)
+	ADDQ         $0x00000020, R9
+	CMPQ         R13, $0x00000006
+	JLE          wholewritten
+	VBROADCASTSS alpha+56(FP), Y0
+	MOVQ         add+64(FP), R14
+	TESTQ        R14, R14
+	JZ           whole_set6
+	VMOVUPS      (R10), Y3
+	VFMADD213PS  Y3, Y0, Y2
+	JMP          whole_store6
+
+whole_set6:
+	VMULPS Y0, Y2, Y2
+
+whole_store6:
+	VMOVUPS      Y2, (R10)
+	ADDQ         $0x00000020, R10
+	CMPQ         R13, $0x00000007
+	JLE          wholewritten
+	VBROADCASTSS alpha+56(FP), Y0
+	MOVQ         add+64(FP), R14
+	TESTQ        R14, R14
+	JZ           whole_set7
+	VMOVUPS      (AX), Y2
+	VFMADD213PS  Y2, Y0, Y1
+	JMP          whole_store7
+
+whole_set7:
+	VMULPS Y0, Y1, Y1
+
+whole_store7:
+	VMOVUPS Y1, (AX)
+	ADDQ    $0x00000020, AX
+
+wholewritten:
+	SUBQ $0x00000008, R12
+	JMP  squares
+
+rest:
+	TESTQ      R12, R12
+	JZ         end
+	MOVQ       $0x0000000000000008, R14
+	SUBQ       R13, R14
+	LEAQ       mask4<>+0(SB), R15
+	VMOVUPS    (R15)(R14*4), Y0
+	VXORPS     Y1, Y1, Y1
+	VXORPS     Y2, Y2, Y2
+	VXORPS     Y3, Y3, Y3
+	VXORPS     Y4, Y4, Y4
+	VXORPS     Y5, Y5, Y5
+	VXORPS     Y6, Y6, Y6
+	VXORPS     Y7, Y7, Y7
+	VXORPS     Y8, Y8, Y8
+	VMASKMOVPS (CX), Y0, Y1
+	ADDQ       R11, CX
+	CMPQ       R12, $0x00000001
+	JE         partloaded
+	VMASKMOVPS (CX), Y0, Y2
+	ADDQ       R11, CX
+	CMPQ       R12, $0x00000002
+	JE         partloaded
+	VMASKMOVPS (CX), Y0, Y3
+	ADDQ       R11, CX
+	CMPQ       R12, $0x00000003
+	JE         partloaded
+	VMASKMOVPS (CX), Y0, Y4
+	ADDQ       R11, CX
+	CMPQ       R12, $0x00000004
+	JE         partloaded
+	VMASKMOVPS (CX), Y0, Y5
+	ADDQ       R11, CX
+	CMPQ       R12, $0x00000005
+	JE         partloaded
+	VMASKMOVPS (CX), Y0, Y6
+	ADDQ       R11, CX
+	CMPQ       R12, $0x00000006
+	JE         partloaded
+	VMASKMOVPS (CX), Y0, Y7
+	ADDQ       R11, CX
+	CMPQ       R12, $0x00000007
+	JE         partloaded
+	VMASKMOVPS (CX), Y0, Y8
+	ADDQ       R11, CX
+
+partloaded:
+	VUNPCKLPS    Y2, Y1, Y0
+	VUNPCKHPS    Y2, Y1, Y1
+	VUNPCKLPS    Y4, Y3, Y2
+	VUNPCKHPS    Y4, Y3, Y3
+	VUNPCKLPS    Y6, Y5, Y4
+	VUNPCKHPS    Y6, Y5, Y5
+	VUNPCKLPS    Y8, Y7, Y6
+	VUNPCKHPS    Y8, Y7, Y7
+	VSHUFPS      $0x44, Y2, Y0, Y8
+	VSHUFPS      $0xee, Y2, Y0, Y0
+	VSHUFPS      $0x44, Y3, Y1, Y2
+	VSHUFPS      $0xee, Y3, Y1, Y1
+	VSHUFPS      $0x44, Y6, Y4, Y3
+	VSHUFPS      $0xee, Y6, Y4, Y4
+	VSHUFPS      $0x44, Y7, Y5, Y6
+	VSHUFPS      $0xee, Y7, Y5, Y5
+	VPERM2F128   $0x20, Y3, Y8, Y7
+	VPERM2F128   $0x31, Y3, Y8, Y3
+	VPERM2F128   $0x20, Y4, Y0, Y8
+	VPERM2F128   $0x31, Y4, Y0, Y0
+	VPERM2F128   $0x20, Y6, Y2, Y4
+	VPERM2F128   $0x31, Y6, Y2, Y2
+	VPERM2F128   $0x20, Y5, Y1, Y6
+	VPERM2F128   $0x31, Y5, Y1, Y1
+	CMPQ         R13, $0x00000000
+	JLE          partwritten
+	VBROADCASTSS alpha+56(FP), Y5
+	MOVQ         add+64(FP), CX
+	TESTQ        CX, CX
+	JZ           part_set0
+	MOVQ         $0x0000000000000008, CX
+	SUBQ         R12, CX
+	LEAQ         mask4<>+0(SB), R11
+	VMOVUPS      (R11)(CX*4), Y9
+	VMASKMOVPS   (DX), Y9, Y9
+	VFMADD213PS  Y9, Y5, Y7
+	JMP          part_store0
+
+part_set0:
+	VMULPS Y5, Y7, Y7
+
+part_store0:
+	TESTQ        $0x00000004, R12
+	JZ           part0_4
+	VMOVUPS      X7, (DX)
+	ADDQ         $0x00000010, DX
+	VEXTRACTF128 $0x01, Y7, X7
+
+part0_4:
+	TESTQ    $0x00000002, R12
+	JZ       part0_2
+	VMOVLPS  X7, (DX)
+	ADDQ     $0x00000008, DX
+	VMOVHLPS X7, X7, X7
+
+part0_2:
+	TESTQ  $0x00000001, R12
+	JZ     part0_1
+	VMOVSS X7, (DX)
+
+part0_1:
+	CMPQ         R13, $0x00000001
+	JLE          partwritten
+	VBROADCASTSS alpha+56(FP), Y5
+	MOVQ         add+64(FP), CX
+	TESTQ        CX, CX
+	JZ           part_set1
+	MOVQ         $0x0000000000000008, CX
+	SUBQ         R12, CX
+	LEAQ         mask4<>+0(SB), DX
+	VMOVUPS      (DX)(CX*4), Y7
+	VMASKMOVPS   (BX), Y7, Y7
+	VFMADD213PS  Y7, Y5, Y8
+	JMP          part_store1
+
+part_set1:
+	VMULPS Y5, Y8, Y8
+
+part_store1:
+	TESTQ        $0x00000004, R12
+	JZ           part1_4
+	VMOVUPS      X8, (BX)
+	ADDQ         $0x00000010, BX
+	VEXTRACTF128 $0x01, Y8, X8
+
+part1_4:
+	TESTQ    $0x00000002, R12
+	JZ       part1_2
+	VMOVLPS  X8, (BX)
+	ADDQ     $0x00000008, BX
+	VMOVHLPS X8, X8, X8
+
+part1_2:
+	TESTQ  $0x00000001, R12
+	JZ     part1_1
+	VMOVSS X8, (BX)
+
+part1_1:
+	CMPQ         R13, $0x00000002
+	JLE          partwritten
+	VBROADCASTSS alpha+56(FP), Y5
+	MOVQ         add+64(FP), CX
+	TESTQ        CX, CX
+	JZ           part_set2
+	MOVQ         $0x0000000000000008, CX
+	SUBQ         R12, CX
+	LEAQ         mask4<>+0(SB), DX
+	VMOVUPS      (DX)(CX*4), Y7
+	VMASKMOVPS   (SI), Y7, Y7
+	VFMADD213PS  Y7, Y5, Y4
+	JMP          part_store2
+
+part_set2:
+	VMULPS Y5, Y4, Y4
+
+part_store2:
+	TESTQ        $0x00000004, R12
+	JZ           part2_4
+	VMOVUPS      X4, (SI)
+	ADDQ         $0x00000010, SI
+	VEXTRACTF128 $0x01, Y4, X4
+
+part2_4:
+	TESTQ    $0x00000002, R12
+	JZ       part2_2
+	VMOVLPS  X4, (SI)
+	ADDQ     $0x00000008, SI
+	VMOVHLPS X4, X4, X4
+
+part2_2:
+	TESTQ  $0x00000001, R12
+	JZ     part2_1
+	VMOVSS X4, (SI)
+
+part2_1:
+	CMPQ         R13, $0x00000003
+	JLE          partwritten
+	VBROADCASTSS alpha+56(FP), Y4
+	MOVQ         add+64(FP), CX
+	TESTQ        CX, CX
+	JZ           part_set3
+	MOVQ         $0x0000000000000008, CX
+	SUBQ         R12, CX
+	LEAQ         mask4<>+0(SB), DX
+	VMOVUPS      (DX)(CX*4), Y5
+	VMASKMOVPS   (DI), Y5, Y5
+	VFMADD213PS  Y5, Y4, Y6
+	JMP          part_store3
+
+part_set3:
+	VMULPS Y4, Y6, Y6
+
+part_store3:
+	TESTQ        $0x00000004, R12
+	JZ           part3_4
+	VMOVUPS      X6, (DI)
+	ADDQ         $0x00000010, DI
+	VEXTRACTF128 $0x01, Y6, X6
+
+part3_4:
+	TESTQ    $0x00000002, R12
+	JZ       part3_2
+	VMOVLPS  X6, (DI)
+	ADDQ     $0x00000008, DI
+	VMOVHLPS X6, X6, X6
+
+part3_2:
+	TESTQ  $0x00000001, R12
+	JZ     part3_1
+	VMOVSS X6, (DI)
+
+part3_1:
+	CMPQ         R13, $0x00000004
+	JLE          partwritten
+	VBROADCASTSS alpha+56(FP), Y4
+	MOVQ         add+64(FP), CX
+	TESTQ        CX, CX
+	JZ           part_set4
+	MOVQ         $0x0000000000000008, CX
+	SUBQ         R12, CX
+	LEAQ         mask4<>+0(SB), DX
+	VMOVUPS      (DX)(CX*4), Y5
+	VMASKMOVPS   (R8), Y5, Y5
+	VFMADD213PS  Y5, Y4, Y3
+	JMP          part_store4
+
+part_set4:
+	VMULPS Y4, Y3, Y3
+
+part_store4:
+	TESTQ        $0x00000004, R12
+	JZ           part4_4
+	VMOVUPS      X3, (R8)
+	ADDQ         $0x00000010, R8
+	VEXTRACTF128 $0x01, Y3, X3
+
+part4_4:
+	TESTQ    $0x00000002, R12
+	JZ       part4_2
+	VMOVLPS  X3, (R8)
+	ADDQ     $0x00000008, R8
+	VMOVHLPS X3, X3, X3
+
+part4_2:
+	TESTQ  $0x00000001, R12
+	JZ     part4_1
+	VMOVSS X3, (R8)
+
+part4_1:
+	CMPQ         R13, $0x00000005
+	JLE          partwritten
+	VBROADCASTSS alpha+56(FP), Y3
+	MOVQ         add+64(FP), CX
+	TESTQ        CX, CX
+	JZ           part_set5
+	MOVQ         $0x0000000000000008, CX
+	SUBQ         R12, CX
+	LEAQ         mask4<>+0(SB), DX
+	VMOVUPS      (DX)(CX*4), Y4
+	VMASKMOVPS   (R9), Y4, Y4
+	VFMADD213PS  Y4, Y3, Y0
+	JMP          part_store5
+
+part_set5:
+	VMULPS Y3, Y0, Y0
+
+part_store5:
+	TESTQ        $0x00000004, R12
+	JZ           part5_4
+	VMOVUPS      X0, (R9)
+	ADDQ         $0x00000010, R9
+	VEXTRACTF128 $0x01, Y0, X0
+
+part5_4:
+	TESTQ    $0x00000002, R12
+	JZ       part5_2
+	VMOVLPS  X0, (R9)
+	ADDQ     $0x00000008, R9
+	VMOVHLPS X0, X0, X0
+
+part5_2:
+	TESTQ  $0x00000001, R12
+	JZ     part5_1
+	VMOVSS X0, (R9)
+
+part5_1:
+	CMPQ         R13, $0x00000006
+	JLE          partwritten
+	VBROADCASTSS alpha+56(FP), Y0
+	MOVQ         add+64(FP), CX
+	TESTQ        CX, CX
+	JZ           part_set6
+	MOVQ         $0x0000000000000008, CX
+	SUBQ         R12, CX
+	LEAQ         mask4<>+0(SB), DX
+	VMOVUPS      (DX)(CX*4), Y3
+	VMASKMOVPS   (R10), Y3, Y3
+	VFMADD213PS  Y3, Y0, Y2
+	JMP          part_store6
+
+part_set6:
+	VMULPS Y0, Y2, Y2
+
+part_store6:
+	TESTQ        $0x00000004, R12
+	JZ           part6_4
+	VMOVUPS      X2, (R10)
+	ADDQ         $0x00000010, R10
+	VEXTRACTF128 $0x01, Y2, X2
+
+part6_4:
+	TESTQ    $0x00000002, R12
+	JZ       part6_2
+	VMOVLPS  X2, (R10)
+	ADDQ     $0x00000008, R10
+	VMOVHLPS X2, X2, X2
+
+part6_2:
+	TESTQ  $0x00000001, R12
+	JZ     part6_1
+	VMOVSS X2, (R10)
+
+part6_1:
+	CMPQ         R13, $0x00000007
+	JLE          partwritten
+	VBROADCASTSS alpha+56(FP), Y0
+	MOVQ         add+64(FP), CX
+	TESTQ        CX, CX
+	JZ           part_set7
+	MOVQ         $0x0000000000000008, CX
+	SUBQ         R12, CX
+	LEAQ         mask4<>+0(SB), DX
+	VMOVUPS      (DX)(CX*4), Y2
+	VMASKMOVPS   (AX), Y2, Y2
+	VFMADD213PS  Y2, Y0, Y1
+	JMP          part_store7
+
+part_set7:
+	VMULPS Y0, Y1, Y1
+
+part_store7:
+	TESTQ        $0x00000004, R12
+	JZ           part7_4
+	VMOVUPS      X1, (AX)
+	ADDQ         $0x00000010, AX
+	VEXTRACTF128 $0x01, Y1, X1
+
+part7_4:
+	TESTQ    $0x00000002, R12
+	JZ       part7_2
+	VMOVLPS  X1, (AX)
+	ADDQ     $0x00000008, AX
+	VMOVHLPS X1, X1, X1
+
+part7_2:
+	TESTQ  $0x00000001, R12
+	JZ     part7_1
+	VMOVSS X1, (AX)
+
+part7_1:
+partwritten:
+end:
 	VZEROUPPER
 	RET
 
@@ -10565,71 +18647,6 @@ ownend:
 	VZEROUPPER
 	RET
 
-// func errorSquaresF64AVX2(sq *float64, y0 *float64, y1 *float64, h *float64, each int, e *float64, k *[]float64, terms int, n int, atol float64, rtol float64)
-// Requires: AVX, AVX2, FMA3, SSE2
-TEXT ·errorSquaresF64AVX2(SB), NOSPLIT, $0-88
-	MOVQ         sq+0(FP), AX
-	MOVQ         y0+8(FP), CX
-	MOVQ         y1+16(FP), DX
-	MOVQ         h+24(FP), BX
-	MOVQ         each+32(FP), SI
-	MOVQ         n+64(FP), DI
-	XORQ         R8, R8
-	MOVSD        atol+72(FP), X1
-	VBROADCASTSD X1, Y0
-	MOVSD        rtol+80(FP), X1
-	VBROADCASTSD X1, Y1
-	VMOVUPD      c8_8000000000000000<>+0(SB), Y2
-
-loop:
-	VXORPD Y3, Y3, Y3
-	MOVQ   e+40(FP), R9
-	MOVQ   k+48(FP), R10
-	MOVQ   terms+56(FP), R11
-	TESTQ  R11, R11
-	JZ     summed
-
-term:
-	MOVQ         (R10), R12
-	VBROADCASTSD (R9), Y4
-	VMOVUPD      (R12)(R8*8), Y5
-	VFMADD231PD  Y5, Y4, Y3
-	ADDQ         $0x00000018, R10
-	ADDQ         $0x00000008, R9
-	DECQ         R11
-	JNZ          term
-
-summed:
-	VBROADCASTSD (BX), Y4
-	TESTQ        SI, SI
-	JZ           one
-	VMOVUPD      (BX)(R8*8), Y4
-
-one:
-	VMULPD  Y4, Y3, Y3
-	VMOVUPD (CX)(R8*8), Y4
-	VMOVUPD (DX)(R8*8), Y5
-	VSUBPD  Y4, Y4, Y6
-	VADDPD  Y6, Y3, Y3
-	VSUBPD  Y5, Y5, Y6
-	VADDPD  Y6, Y3, Y3
-	VANDNPD Y4, Y2, Y4
-	VANDNPD Y5, Y2, Y5
-	VMAXPD  Y4, Y5, Y5
-	VMULPD  Y1, Y5, Y5
-	VADDPD  Y0, Y5, Y5
-	VXORPD  Y6, Y6, Y6
-	VCMPPD  $0x04, Y6, Y3, Y6
-	VDIVPD  Y5, Y3, Y3
-	VANDPD  Y6, Y3, Y3
-	VMULPD  Y3, Y3, Y3
-	VMOVUPD Y3, (AX)(R8*8)
-	ADDQ    $0x00000004, R8
-	CMPQ    R8, DI
-	JL      loop
-	VZEROUPPER
-	RET
-
 // func rowSumsF64AVX2(dst *float64, x *float64, ld int, m int, n int)
 // Requires: AVX
 TEXT ·rowSumsF64AVX2(SB), NOSPLIT, $0-40
@@ -10679,25 +18696,39 @@ summed:
 	VZEROUPPER
 	RET
 
-// func transposeF64AVX2(dst *float64, ldd int, src *float64, lds int, squares int)
+// func gatherF64AVX2(dst *float64, ldd int, src *float64, lds int, rows *int32, cols int, lanes int)
 // Requires: AVX
-TEXT ·transposeF64AVX2(SB), NOSPLIT, $0-40
-	MOVQ dst+0(FP), AX
-	MOVQ ldd+8(FP), CX
-	MOVQ src+16(FP), DX
-	MOVQ lds+24(FP), BX
-	MOVQ squares+32(FP), SI
+TEXT ·gatherF64AVX2(SB), NOSPLIT, $0-56
+	MOVQ    rows+32(FP), AX
+	MOVQ    lds+24(FP), CX
+	MOVLQSX (AX), DX
+	IMULQ   CX, DX
+	MOVLQSX 4(AX), BX
+	IMULQ   CX, BX
+	MOVLQSX 8(AX), SI
+	IMULQ   CX, SI
+	MOVLQSX 12(AX), AX
+	IMULQ   CX, AX
+	MOVQ    src+16(FP), CX
+	ADDQ    CX, DX
+	ADDQ    CX, BX
+	ADDQ    CX, SI
+	ADDQ    CX, AX
+	MOVQ    dst+0(FP), CX
+	MOVQ    ldd+8(FP), DI
+	MOVQ    cols+40(FP), R8
 
-square:
-	MOVQ       DX, DI
-	VMOVUPD    (DI), Y0
-	ADDQ       BX, DI
-	VMOVUPD    (DI), Y1
-	ADDQ       BX, DI
-	VMOVUPD    (DI), Y2
-	ADDQ       BX, DI
-	VMOVUPD    (DI), Y3
-	ADDQ       BX, DI
+squares:
+	CMPQ       R8, $0x00000004
+	JL         rest
+	VMOVUPD    (DX), Y0
+	ADDQ       $0x00000020, DX
+	VMOVUPD    (BX), Y1
+	ADDQ       $0x00000020, BX
+	VMOVUPD    (SI), Y2
+	ADDQ       $0x00000020, SI
+	VMOVUPD    (AX), Y3
+	ADDQ       $0x00000020, AX
 	VUNPCKLPD  Y1, Y0, Y4
 	VUNPCKHPD  Y1, Y0, Y0
 	VUNPCKLPD  Y3, Y2, Y1
@@ -10706,53 +18737,493 @@ square:
 	VPERM2F128 $0x31, Y1, Y4, Y1
 	VPERM2F128 $0x20, Y2, Y0, Y4
 	VPERM2F128 $0x31, Y2, Y0, Y0
-	VMOVUPD    Y3, (AX)
-	ADDQ       CX, AX
-	VMOVUPD    Y4, (AX)
-	ADDQ       CX, AX
-	VMOVUPD    Y1, (AX)
-	ADDQ       CX, AX
-	VMOVUPD    Y0, (AX)
-	ADDQ       CX, AX
-	ADDQ       $0x00000020, DX
-	DECQ       SI
-	JNZ        square
+	MOVQ       lanes+48(FP), R9
+	CMPQ       R9, $0x00000004
+	JL         whole0pieces
+	VMOVUPD    Y3, (CX)
+	JMP        whole0stored
+
+whole0pieces:
+	MOVQ         CX, R10
+	TESTQ        $0x00000002, R9
+	JZ           whole0_2
+	VMOVUPD      X3, (R10)
+	ADDQ         $0x00000010, R10
+	VEXTRACTF128 $0x01, Y3, X3
+
+whole0_2:
+	TESTQ  $0x00000001, R9
+	JZ     whole0_1
+	VMOVSD X3, (R10)
+
+whole0_1:
+whole0stored:
+	ADDQ    DI, CX
+	MOVQ    lanes+48(FP), R9
+	CMPQ    R9, $0x00000004
+	JL      whole1pieces
+	VMOVUPD Y4, (CX)
+	JMP     whole1stored
+
+whole1pieces:
+	MOVQ         CX, R10
+	TESTQ        $0x00000002, R9
+	JZ           whole1_2
+	VMOVUPD      X4, (R10)
+	ADDQ         $0x00000010, R10
+	VEXTRACTF128 $0x01, Y4, X4
+
+whole1_2:
+	TESTQ  $0x00000001, R9
+	JZ     whole1_1
+	VMOVSD X4, (R10)
+
+whole1_1:
+whole1stored:
+	ADDQ    DI, CX
+	MOVQ    lanes+48(FP), R9
+	CMPQ    R9, $0x00000004
+	JL      whole2pieces
+	VMOVUPD Y1, (CX)
+	JMP     whole2stored
+
+whole2pieces:
+	MOVQ         CX, R10
+	TESTQ        $0x00000002, R9
+	JZ           whole2_2
+	VMOVUPD      X1, (R10)
+	ADDQ         $0x00000010, R10
+	VEXTRACTF128 $0x01, Y1, X1
+
+whole2_2:
+	TESTQ  $0x00000001, R9
+	JZ     whole2_1
+	VMOVSD X1, (R10)
+
+whole2_1:
+whole2stored:
+	ADDQ    DI, CX
+	MOVQ    lanes+48(FP), R9
+	CMPQ    R9, $0x00000004
+	JL      whole3pieces
+	VMOVUPD Y0, (CX)
+	JMP     whole3stored
+
+whole3pieces:
+	MOVQ         CX, R10
+	TESTQ        $0x00000002, R9
+	JZ           whole3_2
+	VMOVUPD      X0, (R10)
+	ADDQ         $0x00000010, R10
+	VEXTRACTF128 $0x01, Y0, X0
+
+whole3_2:
+	TESTQ  $0x00000001, R9
+	JZ     whole3_1
+	VMOVSD X0, (R10)
+
+whole3_1:
+whole3stored:
+	ADDQ DI, CX
+	SUBQ $0x00000004, R8
+	JMP  squares
+
+rest:
+	TESTQ      R8, R8
+	JZ         end
+	MOVQ       $0x0000000000000004, R9
+	SUBQ       R8, R9
+	LEAQ       mask8<>+0(SB), R10
+	VMOVUPD    (R10)(R9*8), Y0
+	VMASKMOVPD (DX), Y0, Y1
+	VMASKMOVPD (BX), Y0, Y2
+	VMASKMOVPD (SI), Y0, Y3
+	VMASKMOVPD (AX), Y0, Y0
+	VUNPCKLPD  Y2, Y1, Y4
+	VUNPCKHPD  Y2, Y1, Y1
+	VUNPCKLPD  Y0, Y3, Y2
+	VUNPCKHPD  Y0, Y3, Y0
+	VPERM2F128 $0x20, Y2, Y4, Y3
+	VPERM2F128 $0x31, Y2, Y4, Y2
+	VPERM2F128 $0x20, Y0, Y1, Y4
+	VPERM2F128 $0x31, Y0, Y1, Y0
+	MOVQ       lanes+48(FP), AX
+	CMPQ       AX, $0x00000004
+	JL         part0pieces
+	VMOVUPD    Y3, (CX)
+	JMP        part0stored
+
+part0pieces:
+	MOVQ         CX, DX
+	TESTQ        $0x00000002, AX
+	JZ           part0_2
+	VMOVUPD      X3, (DX)
+	ADDQ         $0x00000010, DX
+	VEXTRACTF128 $0x01, Y3, X3
+
+part0_2:
+	TESTQ  $0x00000001, AX
+	JZ     part0_1
+	VMOVSD X3, (DX)
+
+part0_1:
+part0stored:
+	ADDQ    DI, CX
+	DECQ    R8
+	JZ      end
+	MOVQ    lanes+48(FP), AX
+	CMPQ    AX, $0x00000004
+	JL      part1pieces
+	VMOVUPD Y4, (CX)
+	JMP     part1stored
+
+part1pieces:
+	MOVQ         CX, DX
+	TESTQ        $0x00000002, AX
+	JZ           part1_2
+	VMOVUPD      X4, (DX)
+	ADDQ         $0x00000010, DX
+	VEXTRACTF128 $0x01, Y4, X4
+
+part1_2:
+	TESTQ  $0x00000001, AX
+	JZ     part1_1
+	VMOVSD X4, (DX)
+
+part1_1:
+part1stored:
+	ADDQ    DI, CX
+	DECQ    R8
+	JZ      end
+	MOVQ    lanes+48(FP), AX
+	CMPQ    AX, $0x00000004
+	JL      part2pieces
+	VMOVUPD Y2, (CX)
+	JMP     part2stored
+
+part2pieces:
+	MOVQ         CX, DX
+	TESTQ        $0x00000002, AX
+	JZ           part2_2
+	VMOVUPD      X2, (DX)
+	ADDQ         $0x00000010, DX
+	VEXTRACTF128 $0x01, Y2, X2
+
+part2_2:
+	TESTQ  $0x00000001, AX
+	JZ     part2_1
+	VMOVSD X2, (DX)
+
+part2_1:
+part2stored:
+	ADDQ    DI, CX
+	DECQ    R8
+	JZ      end
+	MOVQ    lanes+48(FP), AX
+	CMPQ    AX, $0x00000004
+	JL      part3pieces
+	VMOVUPD Y0, (CX)
+	JMP     part3stored
+
+part3pieces:
+	MOVQ         CX, DX
+	TESTQ        $0x00000002, AX
+	JZ           part3_2
+	VMOVUPD      X0, (DX)
+	ADDQ         $0x00000010, DX
+	VEXTRACTF128 $0x01, Y0, X0
+
+part3_2:
+	TESTQ  $0x00000001, AX
+	JZ     part3_1
+	VMOVSD X0, (DX)
+
+part3_1:
+part3stored:
+	ADDQ DI, CX
+	DECQ R8
+	JZ   end
+
+end:
 	VZEROUPPER
 	RET
 
-// func peakF64AVX2(n int)
+// func scatterF64AVX2(dst *float64, ldd int, rows *int32, src *float64, lds int, cols int, lanes int, alpha float64, add int)
 // Requires: AVX, FMA3
-TEXT ·peakF64AVX2(SB), NOSPLIT, $0-8
-	MOVQ    n+0(FP), AX
-	VMOVUPD c8_3ff0000000000000<>+0(SB), Y0
-	VXORPD  Y1, Y1, Y1
-	VXORPD  Y2, Y2, Y2
-	VXORPD  Y3, Y3, Y3
-	VXORPD  Y4, Y4, Y4
-	VXORPD  Y5, Y5, Y5
-	VXORPD  Y6, Y6, Y6
-	VXORPD  Y7, Y7, Y7
-	VXORPD  Y8, Y8, Y8
-	VXORPD  Y9, Y9, Y9
-	VXORPD  Y10, Y10, Y10
-	VXORPD  Y11, Y11, Y11
-	VXORPD  Y12, Y12, Y12
+TEXT ·scatterF64AVX2(SB), NOSPLIT, $0-72
+	MOVQ    rows+16(FP), AX
+	MOVQ    ldd+8(FP), CX
+	MOVLQSX (AX), DX
+	IMULQ   CX, DX
+	MOVLQSX 4(AX), BX
+	IMULQ   CX, BX
+	MOVLQSX 8(AX), SI
+	IMULQ   CX, SI
+	MOVLQSX 12(AX), AX
+	IMULQ   CX, AX
+	MOVQ    dst+0(FP), CX
+	ADDQ    CX, DX
+	ADDQ    CX, BX
+	ADDQ    CX, SI
+	ADDQ    CX, AX
+	MOVQ    src+24(FP), CX
+	MOVQ    lds+32(FP), DI
+	MOVQ    cols+40(FP), R8
+	MOVQ    lanes+48(FP), R9
 
-loop:
-	VFMADD231PD Y0, Y0, Y1
-	VFMADD231PD Y0, Y0, Y2
-	VFMADD231PD Y0, Y0, Y3
-	VFMADD231PD Y0, Y0, Y4
-	VFMADD231PD Y0, Y0, Y5
-	VFMADD231PD Y0, Y0, Y6
-	VFMADD231PD Y0, Y0, Y7
-	VFMADD231PD Y0, Y0, Y8
-	VFMADD231PD Y0, Y0, Y9
-	VFMADD231PD Y0, Y0, Y10
-	VFMADD231PD Y0, Y0, Y11
-	VFMADD231PD Y0, Y0, Y12
-	DECQ        AX
-	JNZ         loop
+squares:
+	CMPQ         R8, $0x00000004
+	JL           rest
+	MOVQ         $0x0000000000000004, R10
+	SUBQ         R9, R10
+	LEAQ         mask8<>+0(SB), R11
+	VMOVUPD      (R11)(R10*8), Y0
+	VXORPD       Y1, Y1, Y1
+	VXORPD       Y2, Y2, Y2
+	VXORPD       Y3, Y3, Y3
+	VXORPD       Y4, Y4, Y4
+	VMASKMOVPD   (CX), Y0, Y1
+	ADDQ         DI, CX
+	VMASKMOVPD   (CX), Y0, Y2
+	ADDQ         DI, CX
+	VMASKMOVPD   (CX), Y0, Y3
+	ADDQ         DI, CX
+	VMASKMOVPD   (CX), Y0, Y4
+	ADDQ         DI, CX
+	VUNPCKLPD    Y2, Y1, Y0
+	VUNPCKHPD    Y2, Y1, Y1
+	VUNPCKLPD    Y4, Y3, Y2
+	VUNPCKHPD    Y4, Y3, Y3
+	VPERM2F128   $0x20, Y2, Y0, Y4
+	VPERM2F128   $0x31, Y2, Y0, Y0
+	VPERM2F128   $0x20, Y3, Y1, Y2
+	VPERM2F128   $0x31, Y3, Y1, Y1
+	CMPQ         R9, $0x00000000
+	JLE          wholewritten
+	VBROADCASTSD alpha+56(FP), Y3
+	MOVQ         add+64(FP), R10
+	TESTQ        R10, R10
+	JZ           whole_set0
+	VMOVUPD      (DX), Y5
+	VFMADD213PD  Y5, Y3, Y4
+	JMP          whole_store0
+
+whole_set0:
+	VMULPD Y3, Y4, Y4
+
+whole_store0:
+	VMOVUPD      Y4, (DX)
+	ADDQ         $0x00000020, DX
+	CMPQ         R9, $0x00000001
+	JLE          wholewritten
+	VBROADCASTSD alpha+56(FP), Y3
+	MOVQ         add+64(FP), R10
+	TESTQ        R10, R10
+	JZ           whole_set1
+	VMOVUPD      (BX), Y4
+	VFMADD213PD  Y4, Y3, Y2
+	JMP          whole_store1
+
+whole_set1:
+	VMULPD Y3, Y2, Y2
+
+whole_store1:
+	VMOVUPD      Y2, (BX)
+	ADDQ         $0x00000020, BX
+	CMPQ         R9, $0x00000002
+	JLE          wholewritten
+	VBROADCASTSD alpha+56(FP), Y2
+	MOVQ         add+64(FP), R10
+	TESTQ        R10, R10
+	JZ           whole_set2
+	VMOVUPD      (SI), Y3
+	VFMADD213PD  Y3, Y2, Y0
+	JMP          whole_store2
+
+whole_set2:
+	VMULPD Y2, Y0, Y0
+
+whole_store2:
+	VMOVUPD      Y0, (SI)
+	ADDQ         $0x00000020, SI
+	CMPQ         R9, $0x00000003
+	JLE          wholewritten
+	VBROADCASTSD alpha+56(FP), Y0
+	MOVQ         add+64(FP), R10
+	TESTQ        R10, R10
+	JZ           whole_set3
+	VMOVUPD      (AX), Y2
+	VFMADD213PD  Y2, Y0, Y1
+	JMP          whole_store3
+
+whole_set3:
+	VMULPD Y0, Y1, Y1
+
+whole_store3:
+	VMOVUPD Y1, (AX)
+	ADDQ    $0x00000020, AX
+
+wholewritten:
+	SUBQ $0x00000004, R8
+	JMP  squares
+
+rest:
+	TESTQ      R8, R8
+	JZ         end
+	MOVQ       $0x0000000000000004, R10
+	SUBQ       R9, R10
+	LEAQ       mask8<>+0(SB), R11
+	VMOVUPD    (R11)(R10*8), Y0
+	VXORPD     Y1, Y1, Y1
+	VXORPD     Y2, Y2, Y2
+	VXORPD     Y3, Y3, Y3
+	VXORPD     Y4, Y4, Y4
+	VMASKMOVPD (CX), Y0, Y1
+	ADDQ       DI, CX
+	CMPQ       R8, $0x00000001
+	JE         partloaded
+	VMASKMOVPD (CX), Y0, Y2
+	ADDQ       DI, CX
+	CMPQ       R8, $0x00000002
+	JE         partloaded
+	VMASKMOVPD (CX), Y0, Y3
+	ADDQ       DI, CX
+	CMPQ       R8, $0x00000003
+	JE         partloaded
+	VMASKMOVPD (CX), Y0, Y4
+	ADDQ       DI, CX
+
+partloaded:
+	VUNPCKLPD    Y2, Y1, Y0
+	VUNPCKHPD    Y2, Y1, Y1
+	VUNPCKLPD    Y4, Y3, Y2
+	VUNPCKHPD    Y4, Y3, Y3
+	VPERM2F128   $0x20, Y2, Y0, Y4
+	VPERM2F128   $0x31, Y2, Y0, Y0
+	VPERM2F128   $0x20, Y3, Y1, Y2
+	VPERM2F128   $0x31, Y3, Y1, Y1
+	CMPQ         R9, $0x00000000
+	JLE          partwritten
+	VBROADCASTSD alpha+56(FP), Y3
+	MOVQ         add+64(FP), CX
+	TESTQ        CX, CX
+	JZ           part_set0
+	MOVQ         $0x0000000000000004, CX
+	SUBQ         R8, CX
+	LEAQ         mask8<>+0(SB), DI
+	VMOVUPD      (DI)(CX*8), Y5
+	VMASKMOVPD   (DX), Y5, Y5
+	VFMADD213PD  Y5, Y3, Y4
+	JMP          part_store0
+
+part_set0:
+	VMULPD Y3, Y4, Y4
+
+part_store0:
+	TESTQ        $0x00000002, R8
+	JZ           part0_2
+	VMOVUPD      X4, (DX)
+	ADDQ         $0x00000010, DX
+	VEXTRACTF128 $0x01, Y4, X4
+
+part0_2:
+	TESTQ  $0x00000001, R8
+	JZ     part0_1
+	VMOVSD X4, (DX)
+
+part0_1:
+	CMPQ         R9, $0x00000001
+	JLE          partwritten
+	VBROADCASTSD alpha+56(FP), Y3
+	MOVQ         add+64(FP), CX
+	TESTQ        CX, CX
+	JZ           part_set1
+	MOVQ         $0x0000000000000004, CX
+	SUBQ         R8, CX
+	LEAQ         mask8<>+0(SB), DX
+	VMOVUPD      (DX)(CX*8), Y4
+	VMASKMOVPD   (BX), Y4, Y4
+	VFMADD213PD  Y4, Y3, Y2
+	JMP          part_store1
+
+part_set1:
+	VMULPD Y3, Y2, Y2
+
+part_store1:
+	TESTQ        $0x00000002, R8
+	JZ           part1_2
+	VMOVUPD      X2, (BX)
+	ADDQ         $0x00000010, BX
+	VEXTRACTF128 $0x01, Y2, X2
+
+part1_2:
+	TESTQ  $0x00000001, R8
+	JZ     part1_1
+	VMOVSD X2, (BX)
+
+part1_1:
+	CMPQ         R9, $0x00000002
+	JLE          partwritten
+	VBROADCASTSD alpha+56(FP), Y2
+	MOVQ         add+64(FP), CX
+	TESTQ        CX, CX
+	JZ           part_set2
+	MOVQ         $0x0000000000000004, CX
+	SUBQ         R8, CX
+	LEAQ         mask8<>+0(SB), DX
+	VMOVUPD      (DX)(CX*8), Y3
+	VMASKMOVPD   (SI), Y3, Y3
+	VFMADD213PD  Y3, Y2, Y0
+	JMP          part_store2
+
+part_set2:
+	VMULPD Y2, Y0, Y0
+
+part_store2:
+	TESTQ        $0x00000002, R8
+	JZ           part2_2
+	VMOVUPD      X0, (SI)
+	ADDQ         $0x00000010, SI
+	VEXTRACTF128 $0x01, Y0, X0
+
+part2_2:
+	TESTQ  $0x00000001, R8
+	JZ     part2_1
+	VMOVSD X0, (SI)
+
+part2_1:
+	CMPQ         R9, $0x00000003
+	JLE          partwritten
+	VBROADCASTSD alpha+56(FP), Y0
+	MOVQ         add+64(FP), CX
+	TESTQ        CX, CX
+	JZ           part_set3
+	MOVQ         $0x0000000000000004, CX
+	SUBQ         R8, CX
+	LEAQ         mask8<>+0(SB), DX
+	VMOVUPD      (DX)(CX*8), Y2
+	VMASKMOVPD   (AX), Y2, Y2
+	VFMADD213PD  Y2, Y0, Y1
+	JMP          part_store3
+
+part_set3:
+	VMULPD Y0, Y1, Y1
+
+part_store3:
+	TESTQ        $0x00000002, R8
+	JZ           part3_2
+	VMOVUPD      X1, (AX)
+	ADDQ         $0x00000010, AX
+	VEXTRACTF128 $0x01, Y1, X1
+
+part3_2:
+	TESTQ  $0x00000001, R8
+	JZ     part3_1
+	VMOVSD X1, (AX)
+
+part3_1:
+partwritten:
+end:
 	VZEROUPPER
 	RET
 

@@ -13,3 +13,19 @@ func forLevels(t *testing.T, test func(*testing.T)) {
 	}
 	level = best
 }
+
+// peaks are the loops that reach the machine's peak, for each kind of vector.
+func peaks[T Float]() (list []peakLoop) {
+	const n, sums = 10000, 12
+	add := func(bytes int, f func(int)) {
+		list = append(list, peakLoop{float64(2 * sums * n * bytes / elemSize[T]()), func() { f(n) }})
+	}
+	f32 := elemSize[T]() == 4
+	if level >= 1 {
+		add(32, map[bool]func(int){true: peakF32AVX2, false: peakF64AVX2}[f32])
+	}
+	if level >= 2 {
+		add(64, map[bool]func(int){true: peakF32AVX512, false: peakF64AVX512}[f32])
+	}
+	return list
+}

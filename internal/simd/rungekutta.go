@@ -2,17 +2,12 @@ package simd
 
 import "math"
 
-// maxTerms bounds the terms of a sum.
-const maxTerms = 32
-
-// Combine sets dst[i] = y[i] + h[i]·Σ_j c[j]·k[j][i], the sum in ascending j. If h has
-// length 1 it is the same for all. dst may be y, not one of k. There are at most 32 terms.
+// Combine sets dst[i] = y[i] + h[i]·Σ_j c[j]·k[j][i], the sum in ascending j. Terms with
+// c[j] = 0 count: they are NaN where k[j] is not finite. If h has length 1 it is the same
+// for all. dst may be y, not one of k.
 func Combine[T Float](dst, y []T, h []T, c []T, k [][]T) {
 	n := len(dst)
 	y, k = y[:n], k[:len(c)]
-	if len(c) > maxTerms {
-		panic("simd: Combine of more than 32 terms")
-	}
 	if len(h) != 1 {
 		h = h[:n]
 	}
@@ -51,20 +46,23 @@ func ErrorSquares[T Float](sq []float64, y0, y1 []T, h, e []float64, k [][]T, at
 	if len(h) != 1 {
 		h = h[:n]
 	}
-	var coef [maxTerms]float64
-	var terms [maxTerms][]T
-	m := 0
-	for j, a := range e {
-		if a != 0 {
-			coef[m], terms[m] = a, k[j][:n]
-			m++
+	for j, x := range k[:len(e)] {
+		if e[j] != 0 {
+			_ = x[:n]
 		}
 	}
-	done := errorsAsm(sq, y0, y1, h, coef[:m], terms[:m], atol, rtol)
-	for i := done; i < n; i++ {
+	if n > 0 && !errorsAsm(sq, y0, y1, h, e, k, atol, rtol) {
+		errorSquaresGo(sq, y0, y1, h, e, k, atol, rtol)
+	}
+}
+
+func errorSquaresGo[T Float](sq []float64, y0, y1 []T, h, e []float64, k [][]T, atol, rtol float64) {
+	for i := range sq {
 		var est float64
-		for j, a := range coef[:m] {
-			est = math.FMA(a, float64(terms[j][i]), est)
+		for j, a := range e {
+			if a != 0 {
+				est += a * float64(k[j][i])
+			}
 		}
 		f := h[0]
 		if len(h) != 1 {

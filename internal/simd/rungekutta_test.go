@@ -179,3 +179,34 @@ func transposes[T Float](t *testing.T) {
 		}
 	})
 }
+
+// AVX2 and AVX-512 give the same bits, at every place of a slice.
+func TestErrorSquares_SameBits(t *testing.T) {
+	t.Run("float32", errorBits[float32])
+	t.Run("float64", errorBits[float64])
+}
+
+func errorBits[T Float](t *testing.T) {
+	rng := rand.New(rand.NewPCG(7, 8))
+	const n = 61
+	y0, y1, k0, k1 := random[T](rng, n), random[T](rng, n), random[T](rng, n), random[T](rng, n)
+	h, e := random[float64](rng, n), random[float64](rng, 2)
+	var first []float64
+	forLevels(t, func(t *testing.T) {
+		if Level() == "go" {
+			return
+		}
+		sq, part := make([]float64, n), make([]float64, n)
+		ErrorSquares(sq, y0, y1, h, e, [][]T{k0, k1}, 1e-3, 1e-2)
+		if first == nil {
+			first = sq
+		}
+		for i := range sq {
+			to := min(n, i+1+i%7)
+			ErrorSquares(part[i:to], y0[i:to], y1[i:to], h[i:to], e, [][]T{k0[i:to], k1[i:to]}, 1e-3, 1e-2)
+			if sq[i] != first[i] || part[i] != first[i] {
+				t.Fatalf("element %d: %v, %v with all, %v with few", i, first[i], sq[i], part[i])
+			}
+		}
+	})
+}

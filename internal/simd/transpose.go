@@ -2,25 +2,21 @@ package simd
 
 // Transpose sets dst[j·ldd+i] = src[i·lds+j] for i < m and j < n. They do not overlap.
 func Transpose[T Float](dst []T, ldd int, src []T, lds, m, n int) {
-	if m == 0 || n == 0 {
+	if m <= 0 || n <= 0 {
 		return
 	}
+	if ldd < m || lds < n {
+		panic("simd: Transpose with rows that overlap")
+	}
 	_, _ = dst[(n-1)*ldd+m-1], src[(m-1)*lds+n-1]
-	rows, cols := transposeAsm(dst, ldd, src, lds, m, n)
+	if transposeAsm(dst, ldd, src, lds, m, n) {
+		return
+	}
 	for i := range m {
-		j := 0
-		if i < rows {
-			j = cols
-		}
-		for ; j < n; j++ {
-			dst[j*ldd+i] = src[i*lds+j]
+		for j, v := range src[i*lds : i*lds+n] {
+			dst[j*ldd+i] = v
 		}
 	}
-}
-
-// contiguous reports whether rows follow each other.
-func contiguous(rows []int32) bool {
-	return int(rows[len(rows)-1]-rows[0]) == len(rows)-1
 }
 
 // Gather takes rows of a row-major batch of width d into a feature-major tile,
@@ -31,8 +27,14 @@ func contiguous(rows []int32) bool {
 // ld, with the last.
 func Gather[T Float](dst []T, ld int, src []T, rows []int32, d int) {
 	n := len(rows)
-	if contiguous(rows) {
-		Transpose(dst, ld, src[int(rows[0])*d:], d, n, d)
+	if n == 0 || n > ld {
+		panic("simd: Gather of no rows, or of more than lanes")
+	}
+	checkRows(len(dst), ld, len(src), rows, d)
+	if d == 1 && contiguous(rows) {
+		copy(dst, src[rows[0]:int(rows[0])+n])
+	} else if gatherAsm(dst, ld, src, rows, d) {
+		return
 	} else {
 		for i, r := range rows {
 			for j, v := range src[int(r)*d : int(r)*d+d] {
@@ -52,16 +54,14 @@ func Gather[T Float](dst []T, ld int, src []T, rows []int32, d int) {
 }
 
 // Scatter takes a tile back to rows of a batch: dst[rows[i]·d+j] = alpha·src[j·ld+i], or
-// with add adds it to them. rows are ascending.
+// with add adds it to them. rows ascend. The assembly
+// rounds such a sum once.
 func Scatter[T Float](dst []T, src []T, ld int, rows []int32, d int, alpha T, add bool) {
-	if contiguous(rows) && !add {
-		to := dst[int(rows[0])*d : (int(rows[0])+len(rows))*d]
-		Transpose(to, d, src, ld, d, len(rows))
-		if alpha != 1 {
-			for i := range to {
-				to[i] *= alpha
-			}
-		}
+	if len(rows) > ld {
+		panic("simd: Scatter of more rows than lanes")
+	}
+	checkRows(len(src), ld, len(dst), rows, d)
+	if scatterAsm(dst, src, ld, rows, d, alpha, add) {
 		return
 	}
 	for i, r := range rows {
@@ -72,6 +72,34 @@ func Scatter[T Float](dst []T, src []T, ld int, rows []int32, d int, alpha T, ad
 				v += to[j]
 			}
 			to[j] = v
+		}
+	}
+}
+
+// contiguous reports whether rows, which ascend, follow each other.
+func contiguous(rows []int32) bool {
+	return int(rows[len(rows)-1]-rows[0]) == len(rows)-1
+}
+
+// checkRows panics unless a tile has d rows of ld lanes, and a batch all the rows.
+func checkRows(tile, ld, batch int, rows []int32, d int) {
+	if d < 0 || tile < d*ld {
+		panic("simd: tile too short")
+	}
+	n := len(rows)
+	if d == 0 || n == 0 {
+		return
+	}
+	most := batch / d
+	if contiguous(rows) { // and are taken so
+		if rows[0] < 0 || int(rows[n-1]) >= most {
+			panic("simd: no such row")
+		}
+		return
+	}
+	for _, r := range rows {
+		if r < 0 || int(r) >= most {
+			panic("simd: no such row")
 		}
 	}
 }

@@ -174,6 +174,52 @@ func (a arch) geluArg(x VecVirtual) VecVirtual {
 	return u
 }
 
+// normal is what the normal distribution function Φ is made of: t = |x|, or where Φ(-t)
+// is 0 for good, e = exp(-t²/2), and m with Φ(-t) = e·m.
+func (a arch) normal(x VecVirtual) (t, e, m VecVirtual) {
+	// m·(t+k) is a polynomial in q = (t-k)/(t+k) (Shepherd and Laframboise 1981), from its
+	// Chebyshev series; it is off by 1.2e-9 and 3.8e-17.
+	k, most, poly := 4.0, 38.72, millsF64[:]
+	if a.f32() {
+		k, most, poly = 3, 14.49, millsF32[:]
+	}
+	t = a.below(a.abs(x), most)
+	// exp(-t²/2) would lose what t² loses in rounding, which is taken from t² afterwards.
+	sq, lost := a.vec(), a.vec()
+	a.mul(t, t, sq)
+	a.mov(sq, lost)
+	a.fnma(t, t, lost)
+	a.mul(a.c(-0.5), sq, sq)
+	a.mul(a.c(0.5), lost, lost)
+	e = a.exp(sq)
+	a.fma(e, lost, e)
+	sum, q := a.vec(), a.vec()
+	a.add(a.c(k), t, sum)
+	a.sub(a.c(k), t, q)
+	a.div(sum, q, q)
+	m = a.set(a.c(poly[len(poly)-1]))
+	for i := len(poly) - 2; i >= 0; i-- {
+		a.horner(a.c(poly[i]), q, m)
+	}
+	a.div(sum, m, m)
+	return t, e, m
+}
+
+var millsF32 = [...]float64{
+	0.729083690418116, -0.5093319937629216, 0.23001769702294592, -0.0472626334395628,
+	-0.010462480762852137, 0.006968967800980101, 0.001024555680113916, -0.0010317572799017566,
+	-0.0002441916584956053, 0.00013066663364979123, 5.3980368755679944e-05,
+}
+
+var millsF64 = [...]float64{
+	0.7552851304157515, -0.6078966419718917, 0.38713740074221864, -0.1865218579596931,
+	0.06039657489071089, -0.007540188965618229, -0.0034796923624554007, 0.0016308184421323004,
+	0.00013334425604695756, -0.0002310948193312271, -1.9078776618173895e-06, 3.5144181873478755e-05,
+	7.150426891416593e-07, -5.918883105109069e-06, -6.252076848136394e-07, 1.0197652099657883e-06,
+	2.6377241441091893e-07, -1.5419307395221746e-07, -7.643383602749282e-08, 1.4517690035349443e-08,
+	1.3929419993436448e-08, 9.387260467669922e-11, -9.595484550041656e-10,
+}
+
 // values are the activations by their names in package mlp.
 func (a arch) values() []struct {
 	name string
@@ -237,6 +283,14 @@ func (a arch) values() []struct {
 			a.mul(x, s, s)
 			return s
 		}},
+		{"GELU", func(x VecVirtual) VecVirtual {
+			// max(x, 0) - |x|·Φ(-|x|): no digits are lost on either side.
+			t, e, m := a.normal(x)
+			a.mul(t, m, m)
+			most := a.above(x, 0)
+			a.fnma(e, m, most)
+			return most
+		}},
 		{"GELUTanh", func(x VecVirtual) VecVirtual {
 			s := a.sigmoid(a.geluArg(x))
 			x = a.above(x, -1000)
@@ -289,6 +343,17 @@ func (a arch) slopes() []struct {
 			a.mul(one, s, s)
 			return s
 		}},
+		{"GELU", func(x, _ Mem, load func(Mem) VecVirtual) VecVirtual {
+			// With s = Φ(-|x|) - |x|·φ(x): s for negative x, else 1 - s.
+			v := load(x)
+			t, e, m := a.normal(v)
+			a.fnma(a.c(1/(math.Sqrt2*math.SqrtPi)), t, m)
+			a.mul(e, m, m)
+			one := a.set(a.c(1))
+			a.sub(m, one, one)
+			a.bySign(v, m, one, m)
+			return m
+		}},
 		{"GELUTanh", func(x, _ Mem, load func(Mem) VecVirtual) VecVirtual {
 			// σ(u)·(1 + x·u'·σ(-u)); beyond ±30 the second term is nothing.
 			v := a.below(a.above(load(x), -30), 30)
@@ -325,8 +390,6 @@ func (a arch) each(pointers []GPVirtual, n GPVirtual, body func(load func(Mem) V
 	t := a.tail(n)
 	body(func(m Mem) VecVirtual { v := a.vec(); t.load(m, v); return v }, t.store)
 	Label("end")
-	VZEROUPPER()
-	RET()
 }
 
 func (a arch) activations() {
@@ -337,6 +400,8 @@ func (a arch) activations() {
 		a.each([]GPVirtual{y, x}, n, func(load func(Mem) VecVirtual, store func(VecVirtual, Mem)) {
 			store(f.of(load(Mem{Base: x})), Mem{Base: y})
 		})
+		VZEROUPPER()
+		RET()
 	}
 	for _, f := range a.slopes() {
 		TEXT(fmt.Sprintf("slope%s%s", f.name, a.name), NOSPLIT, fmt.Sprintf("func(d, x, y *%s, n int)", a.elem()))
@@ -349,5 +414,8 @@ func (a arch) activations() {
 			a.mul(s, v, v)
 			store(v, Mem{Base: d})
 		})
+		VZEROUPPER()
+		RET()
 	}
+	a.sine()
 }

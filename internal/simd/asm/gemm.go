@@ -14,28 +14,26 @@ import (
 //
 // A block of rows at a time, whose sums stay in registers. Strides are in bytes. With
 // one vector the columns may be fewer than its lanes.
-func (a arch) gemm(nr int) {
-	// Sums, the vectors of B, an element of A, and AVX2's mask are 16 registers, or 32.
-	rows := 12 / nr
-	if a.wide() {
-		rows = 12
-	}
+func (a arch) gemm(nr int, masked bool) {
 	args := fmt.Sprintf("c *%[1]s, ldc int, a *%[1]s, rsa int, csa int, b *%[1]s, ldb int, m int, k int, bias *%[1]s, mode int", a.elem())
-	if nr == 1 {
+	name := fmt.Sprintf("gemm%sx%d", a.name, nr)
+	if masked {
 		args += ", n int"
+		name += "Tail"
 	}
-	TEXT(fmt.Sprintf("gemm%sx%d", a.name, nr), NOSPLIT, "func("+args+")")
+	TEXT(name, NOSPLIT, "func("+args+")")
 	Pragma("noescape")
-	Doc(fmt.Sprintf("gemm%sx%d computes %d vectors of columns, see Gemm.", a.name, nr, nr))
+	Doc(fmt.Sprintf("%s computes %d vectors of columns, see Gemm.", name, nr))
 	c, ldc := Load(Param("c"), GP64()).(GPVirtual), Load(Param("ldc"), GP64()).(GPVirtual)
 	pa, rsa, csa := Load(Param("a"), GP64()).(GPVirtual), Load(Param("rsa"), GP64()).(GPVirtual), Load(Param("csa"), GP64()).(GPVirtual)
 	m := Load(Param("m"), GP64()).(GPVirtual)
 	bias := Load(Param("bias"), GP64()).(GPVirtual)
 	g := &product{arch: a, nr: nr, c: c, ldc: ldc, a: pa, rsa: rsa, csa: csa, m: m, bias: bias}
-	if nr == 1 {
+	if masked {
+		g.masked = true
 		g.tail = a.tail(Load(Param("n"), GP64()).(GPVirtual))
 	}
-	for r := rows; r >= 1; r = smaller(r) {
+	for r := g.rows(); r >= 1; r = smaller(r) {
 		g.block(fmt.Sprintf("rows%d", r), r)
 	}
 	if a.width >= 32 {
@@ -60,23 +58,35 @@ func smaller(r int) int {
 type product struct {
 	arch
 	nr                     int
+	masked                 bool
 	tail                   tail
 	c, ldc, a, rsa, csa, m GPVirtual
 	bias                   GPVirtual
 }
 
-// vector is vector j at m.
+// rows is the number of rows of a block. Its sums, the vectors of B, an element of A, and
+// AVX2's mask are 16 registers, or 32.
+func (g *product) rows() int {
+	if g.wide() {
+		return 12
+	}
+	return 12 / g.nr
+}
+
 func (g *product) load(m Mem, v VecVirtual) {
-	if g.nr == 1 {
+	if g.masked {
 		g.tail.load(m, v)
 	} else {
 		g.mov(m, v)
 	}
 }
 
-func (g *product) store(v VecVirtual, m Mem) {
-	if g.nr == 1 {
-		g.tail.store(v, m)
+func (g *product) store(v VecVirtual, m Mem, label string) {
+	if g.masked {
+		n, to := GP64(), GP64()
+		Load(Param("n"), n)
+		LEAQ(m, to)
+		g.storePieces(v, to, n, label)
 	} else {
 		g.mov(v, m)
 	}
@@ -122,6 +132,10 @@ func (g *product) block(label string, r int) {
 	for i := range acc {
 		for j := range acc[i] {
 			g.load(Mem{Base: row, Disp: j * g.width}, acc[i][j])
+			// Rows far apart are no pattern that the processor foresees: the columns after these.
+			if j*g.width%64 == 0 {
+				PREFETCHT1(Mem{Base: row, Disp: (g.nr + j) * g.width})
+			}
 		}
 		if i+1 < r {
 			ADDQ(g.ldc, row)
@@ -153,6 +167,13 @@ func (g *product) block(label string, r int) {
 		g.load(Mem{Base: b, Disp: j * g.width}, vb[j])
 	}
 	ADDQ(ldb, b)
+	// Where A is stored by columns, every step reads a line of its own that the next block
+	// of rows needs again: no pattern that the processor foresees in wide matrices.
+	if r == g.rows() {
+		for last := 2*r*g.size - 1; last >= r*g.size; last -= 64 {
+			PREFETCHT0(Mem{Base: rows[0], Disp: last})
+		}
+	}
 	va := g.vec()
 	for i := range acc {
 		at := Mem{Base: rows[i/3]}
@@ -172,7 +193,7 @@ func (g *product) block(label string, r int) {
 	Label(label + "store")
 	for i := range acc {
 		for j := range acc[i] {
-			g.store(acc[i][j], Mem{Base: g.c, Disp: j * g.width})
+			g.store(acc[i][j], Mem{Base: g.c, Disp: j * g.width}, fmt.Sprintf("%s_store%d", label, i))
 		}
 		ADDQ(g.ldc, g.c)
 	}

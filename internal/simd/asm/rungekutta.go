@@ -1,6 +1,8 @@
 package main
 
 import (
+	"fmt"
+
 	. "github.com/mmcloughlin/avo/build"
 	. "github.com/mmcloughlin/avo/operand"
 	. "github.com/mmcloughlin/avo/reg"
@@ -88,13 +90,14 @@ func (a arch) combineLoop(label string, dst, y, h, at, n GPVirtual, vh VecVirtua
 	RET()
 }
 
-// errors writes the squares of the error estimates over their tolerances, in float64.
+// errors writes the squares of the error estimates over their tolerances, in float64:
+// several vectors at a time, or what their sums wait for is the adders.
 func (a arch) errors() {
-	d := arch{name: a.name, size: 8, width: 32}
+	d := arch{name: a.name, size: 8, width: a.width}
 	e := a.elem()
 	TEXT("errorSquares"+a.name, NOSPLIT, "func(sq *float64, y0, y1 *"+e+", h *float64, each int, e *float64, k *[]"+e+", terms, n int, atol, rtol float64)")
 	Pragma("noescape")
-	Doc("errorSquares" + a.name + " is ErrorSquares of n elements, a multiple of 4.")
+	Doc("errorSquares" + a.name + " is ErrorSquares; with each 0 there is one h, else as many as elements.")
 	sq, y0, y1 := Load(Param("sq"), GP64()).(GPVirtual), Load(Param("y0"), GP64()).(GPVirtual), Load(Param("y1"), GP64()).(GPVirtual)
 	h, each, n := Load(Param("h"), GP64()).(GPVirtual), Load(Param("each"), GP64()).(GPVirtual), Load(Param("n"), GP64()).(GPVirtual)
 	at := GP64() // elements done
@@ -105,66 +108,130 @@ func (a arch) errors() {
 	VBROADCASTSD(x, atol)
 	Load(Param("rtol"), x)
 	VBROADCASTSD(x, rtol)
-	sign := d.set(d.signBit())
-	load := func(p GPVirtual) VecVirtual {
+
+	// load is vector i of p in float64.
+	block := func(label string, vectors int, load func(p GPVirtual, i int) VecVirtual, own func(p GPVirtual, i int, v VecVirtual), store func(VecVirtual, Mem)) {
+		est := make([]VecVirtual, vectors)
+		for i := range est {
+			est[i] = d.vec()
+			d.zero(est[i])
+		}
+		c, k, terms := GP64(), GP64(), GP64()
+		Load(Param("e"), c)
+		Load(Param("k"), k)
+		Load(Param("terms"), terms)
+		TESTQ(terms, terms)
+		JZ(LabelRef(label + "summed"))
+		Label(label + "term")
+		zero := GP64() // or -0
+		MOVQ(Mem{Base: c}, zero)
+		ADDQ(zero, zero)
+		JZ(LabelRef(label + "next"))
+		p, vc := GP64(), d.vec()
+		MOVQ(Mem{Base: k}, p)
+		d.broadcast(Mem{Base: c}, vc)
+		for i := range est {
+			d.fma(load(p, i), vc, est[i])
+		}
+		Label(label + "next")
+		ADDQ(U32(sliceSize), k)
+		ADDQ(U32(8), c)
+		DECQ(terms)
+		JNZ(LabelRef(label + "term"))
+		Label(label + "summed")
+		for i, s := range est {
+			vh := d.vec()
+			d.broadcast(Mem{Base: h}, vh)
+			one := fmt.Sprintf("%sone%d", label, i)
+			TESTQ(each, each)
+			JZ(LabelRef(one))
+			own(h, i, vh)
+			Label(one)
+			d.mul(vh, s, s)
+			v0, v1 := load(y0, i), load(y1, i)
+			// Minus itself is 0, or NaN for what is not finite.
+			z := d.vec()
+			d.sub(v0, v0, z)
+			d.add(z, s, s)
+			d.sub(v1, v1, z)
+			d.add(z, s, s)
+			d.mov(d.signBit(), z)
+			d.andn(v0, z, v0)
+			d.andn(v1, z, v1)
+			d.max(v0, v1, v1)
+			d.mul(rtol, v1, v1)
+			d.add(atol, v1, v1)
+			d.divNonzero(v1, s)
+			d.mul(s, s, s)
+			store(s, Mem{Base: sq, Index: at, Scale: 8, Disp: i * d.width})
+		}
+	}
+	elem := func(p GPVirtual, i int) Mem {
+		return Mem{Base: p, Index: at, Scale: uint8(a.size), Disp: i * d.lanes() * a.size}
+	}
+	whole := func(p GPVirtual, i int) VecVirtual {
 		v := d.vec()
-		m := Mem{Base: p, Index: at, Scale: uint8(a.size)}
 		if a.f32() {
-			VCVTPS2PD(m, v)
+			VCVTPS2PD(elem(p, i), v)
 		} else {
-			VMOVUPD(m, v)
+			d.mov(elem(p, i), v)
 		}
 		return v
 	}
-	Label("loop")
-	est := d.vec()
-	d.zero(est)
-	c, k, terms := GP64(), GP64(), GP64()
-	Load(Param("e"), c)
-	Load(Param("k"), k)
-	Load(Param("terms"), terms)
-	TESTQ(terms, terms)
-	JZ(LabelRef("summed"))
-	Label("term")
-	p, vc := GP64(), d.vec()
-	MOVQ(Mem{Base: k}, p)
-	d.broadcast(Mem{Base: c}, vc)
-	d.fma(load(p), vc, est)
-	ADDQ(U32(sliceSize), k)
-	ADDQ(U32(8), c)
-	DECQ(terms)
-	JNZ(LabelRef("term"))
-	Label("summed")
-	vh := d.vec()
-	d.broadcast(Mem{Base: h}, vh)
-	TESTQ(each, each)
-	JZ(LabelRef("one"))
-	d.mov(Mem{Base: h, Index: at, Scale: 8}, vh)
-	Label("one")
-	d.mul(vh, est, est)
-	v0, v1 := load(y0), load(y1)
-	// Minus itself is 0, or NaN for what is not finite.
-	z := d.vec()
-	d.sub(v0, v0, z)
-	d.add(z, est, est)
-	d.sub(v1, v1, z)
-	d.add(z, est, est)
-	d.andn(v0, sign, v0)
-	d.andn(v1, sign, v1)
-	d.max(v0, v1, v1)
-	d.mul(rtol, v1, v1)
-	d.add(atol, v1, v1)
-	d.zero(z)
-	VCMPPD(Imm(4), z, est, z) // not equal, or not ordered
-	d.div(v1, est, est)
-	d.and(z, est, est)
-	d.mul(est, est, est)
-	d.mov(est, Mem{Base: sq, Index: at, Scale: 8})
-	ADDQ(U32(4), at)
-	CMPQ(at, n)
-	JL(LabelRef("loop"))
+	for _, vectors := range []int{4, 1} {
+		l := fmt.Sprintf("by%d", vectors)
+		Label(l)
+		CMPQ(n, U32(vectors*d.lanes()))
+		JL(LabelRef(l + "done"))
+		block(l, vectors, whole, func(p GPVirtual, i int, v VecVirtual) {
+			d.mov(Mem{Base: p, Index: at, Scale: 8, Disp: i * d.width}, v)
+		}, func(v VecVirtual, m Mem) { d.mov(v, m) })
+		ADDQ(U32(vectors*d.lanes()), at)
+		SUBQ(U32(vectors*d.lanes()), n)
+		JMP(LabelRef(l))
+		Label(l + "done")
+	}
+	TESTQ(n, n)
+	JZ(LabelRef("end"))
+	t := d.tail(n)
+	narrow := t
+	if a.f32() && !a.wide() { // a mask for half a vector, of the elements as they lie
+		narrow = arch{size: 4, width: 32}.tail(n)
+	}
+	block("rest", 1, func(p GPVirtual, i int) VecVirtual {
+		v := d.vec()
+		switch {
+		case !a.f32():
+			t.load(elem(p, i), v)
+		case a.wide():
+			VCVTPS2PD_Z(elem(p, i), t.k, v)
+		default:
+			VMASKMOVPS(elem(p, i), narrow.v.AsX(), v.AsX())
+			VCVTPS2PD(v.AsX(), v)
+		}
+		return v
+	}, func(p GPVirtual, i int, v VecVirtual) { t.load(Mem{Base: p, Index: at, Scale: 8}, v) }, t.store)
+	Label("end")
 	VZEROUPPER()
 	RET()
+}
+
+// divNonzero divides x, where it is not 0, by v.
+func (a arch) divNonzero(v, x VecVirtual) {
+	const differ = 4 // or are not ordered
+	if a.wide() {
+		k := K()
+		zero := a.vec()
+		a.zero(zero)
+		VCMPPD(Imm(differ), zero, x, k)
+		VDIVPD_Z(v, x, k, x)
+		return
+	}
+	nonzero := a.vec()
+	a.zero(nonzero)
+	VCMPPD(Imm(differ), nonzero, x, nonzero)
+	a.div(v, x, x)
+	a.and(nonzero, x, x)
 }
 
 // sums writes the sum and the largest of float64s, four sums side by side.
