@@ -12,7 +12,7 @@ CROSS := linux/amd64 darwin/arm64 windows/amd64
 include kernels/kernels.mk gpu/gpu.mk
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test lint asm asm-check cross race bench cover fuzz table-solvers table-gradients
+.PHONY: help build demo test lint asm asm-check cross race bench bench-peers bench-peers-venv cover fuzz table-solvers table-gradients
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -58,8 +58,25 @@ cross: ## build and vet for other systems, without cgo
 race: ## test the packages that start goroutines under the race detector
 	$(GO) test -race $$(grep -rlE '^\s*go [a-zA-Z]|\.Go\(func|t\.Parallel' --include='*.go' . | xargs -n1 dirname | sort -u)
 
-bench: ## run the benchmarks whose names match BENCH
-	$(GO) test -run '^$$' -bench '$(BENCH)' -benchmem $(BENCHFLAGS) ./...
+bench: ## a table of the benchmarks whose names match BENCH, with the machine's name
+	$(GO) run ./bench/table -bench '$(BENCH)' $(BENCHFLAGS)
+
+# The peers and what a run needs live in a folder that Go and git leave alone.
+PEERS_DIR    := .peers
+PEERS_PYTHON ?= python3
+PEERSFLAGS   ?=
+
+bench-peers: $(PEERS_DIR)/venv/installed ## time this library beside torchdiffeq, diffrax and torchode; writes bench/RESULTS.md
+	$(GO) build -o $(PEERS_DIR)/peers ./bench/peers
+	PEERS_COMMAND="make bench-peers$(if $(PEERSFLAGS), PEERSFLAGS='$(PEERSFLAGS)')" \
+		$(PEERS_DIR)/peers -python $(CURDIR)/$(PEERS_DIR)/venv/bin/python -out bench/RESULTS.md $(PEERSFLAGS)
+
+bench-peers-venv: $(PEERS_DIR)/venv/installed ## install the peers in a virtual environment, for bench-peers
+
+$(PEERS_DIR)/venv/installed: bench/peers/requirements.txt
+	$(PEERS_PYTHON) -m venv $(PEERS_DIR)/venv
+	$(PEERS_DIR)/venv/bin/python -m pip install -r $<
+	touch $@
 
 cover: ## coverage of each package by all tests, and in total
 	@set -e; dir=$$(mktemp -d); trap 'rm -rf "$$dir" "$$dir.log"' EXIT; \
