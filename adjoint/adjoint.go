@@ -26,6 +26,18 @@ type Settings struct {
 	// is used up; it needs a Budget.
 	Budget, HostBudget int64
 
+	// StepSizes differentiates the sizes of the steps too, which Discrete otherwise holds:
+	// the gradient is then that of the adaptive solve as a program, as finite differences
+	// of it see it where no decision changes, with rejected attempts, the error norm, the
+	// controller, the choice of the first step and the times of all stages; and
+	// Gradient.Times is what moves when the times do. What limits a size has derivative
+	// zero. The gradients with and without differ by about the error of either: this one is
+	// for the analysis of solves at loose tolerances, and no better to train by. It keeps
+	// all attempts in host memory, waits for the device at every stage, and does not go
+	// together with Store, Budget or events. Steps of a fixed size have nothing to
+	// differentiate.
+	StepSizes bool
+
 	// Solver says how the reverse solve of Continuous and Interpolating steps: its
 	// method, tolerances, stepping and so on. Nil means as the forward solve, with a
 	// first step of its own. Its Breakpoints, if nil, are the forward solve's; Dense
@@ -55,7 +67,8 @@ type Gradient[T backend.Float] struct {
 	Theta []T // dL/dθ, [P], summed over the batch
 	// Times is dL/dt for each of the solution's times, t0 first, summed over the
 	// batch, in float64; where samples have their own times, sample after sample.
-	// At a breakpoint of f it belongs to f just after the time.
+	// At a breakpoint of f it belongs to f just after the time. It comes from f at the
+	// times, as that of the exact solution does, but with Settings.StepSizes.
 	Times []float64
 	// Events is dL/dθ of the solver's events, [event][parameter], summed over the batch;
 	// nil if the solver has none.
@@ -93,12 +106,14 @@ type Adjoint[T backend.Float] struct {
 type reverser[T backend.Float] interface {
 	// solve is Solver.Solve or SolveEach, and keeps what gradient needs.
 	solve(ctx context.Context, d *solver.Device[T], p *solver.Problem[T]) (*solver.Solution[T], error)
-	// gradient fills g from cotangents laid out as sol.Y, except for Times; those of
-	// masked samples are zero. It leaves out of g.Z0 the cotangents at t0.
+	// gradient fills g from cotangents laid out as sol.Y, except for Times, which it may
+	// leave to the caller; those of masked samples are zero. It leaves out of g.Z0 the cotangents at t0.
 	gradient(ctx context.Context, d *solver.Device[T], sol *solver.Solution[T], dLdz []T, events [][]EventCotangent[T], g *Gradient[T]) error
 	// solveOnDevice and thetaOnDevice are [Adjoint.SolveOnDevice] and [Adjoint.OnDevice].
 	solveOnDevice(ctx context.Context, d *solver.Device[T], z0 backend.Vec[T], ts []float64) (backend.Vec[T], error)
 	thetaOnDevice(ctx context.Context, d *solver.Device[T], ts []float64, jumps []int, states, dLdz backend.Vec[T]) (backend.Vec[T], error)
+	// deviceStep is [Adjoint.StepOnDevice].
+	deviceStep(ctx context.Context, d *solver.Device[T], s *DeviceStep[T]) error
 	free(dev backend.Backend[T])
 }
 
@@ -125,6 +140,8 @@ func New[T backend.Float](s *solver.Solver[T], set Settings) (*Adjoint[T], error
 		switch discrete, exact := a.set.Method == Discrete, a.set.Method == Discrete || a.set.Method == Reversible; {
 		case exact && (set.Solver != nil || set.FullNorm):
 			return fmt.Errorf("adjoint: Settings.Solver and FullNorm are about a reverse solve, and method %v makes none; leave them out, or set Method to Continuous", a.set.Method)
+		case set.StepSizes && !discrete:
+			return fmt.Errorf("adjoint: Settings.StepSizes is about Discrete; leave it out for method %v", a.set.Method)
 		case set.Coupling != 0 && a.set.Method != Reversible:
 			return fmt.Errorf("adjoint: Settings.Coupling is about Reversible; leave it out for method %v", a.set.Method)
 		case !discrete && (set.Store != 0 || set.Budget != 0 || set.HostBudget != 0):
@@ -132,10 +149,13 @@ func New[T backend.Float](s *solver.Solver[T], set Settings) (*Adjoint[T], error
 		case set.FullNorm && a.set.Method != Continuous:
 			return fmt.Errorf("adjoint: Settings.FullNorm is about Continuous; leave it out for method %v", a.set.Method)
 		}
-		switch a.set.Method {
-		case Discrete:
+		a.set.StepSizes = set.StepSizes && d.Settings().Step == 0
+		switch {
+		case a.set.StepSizes:
+			a.reverse, err = newStepSizes(d, &a.set)
+		case a.set.Method == Discrete:
 			a.reverse, err = newDiscrete(d, &a.set)
-		case Reversible:
+		case a.set.Method == Reversible:
 			a.reverse, err = newReversible(d, &a.set)
 		default:
 			a.reverse, err = newContinuous(d, &a.set)
@@ -305,7 +325,7 @@ func (a *Adjoint[T]) gradient(ctx context.Context, d *solver.Device[T], sol *sol
 	if failure != nil && !isFailure(failure) {
 		return nil, failure
 	}
-	if !a.set.NoTimes {
+	if !a.set.NoTimes && g.Times == nil {
 		var err error
 		if g.Times, err = timeGradients(d, sol, dLdz, g); err != nil {
 			return nil, err

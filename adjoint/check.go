@@ -21,13 +21,15 @@ type CheckSettings[T backend.Float] struct {
 	Directions int
 	Seed       uint64
 	// Tol is the relative error that passes; 0 means 1000 times the solver's RTol, but
-	// no less than 1e-6, and 1e-2 in float32, whose differences are that coarse.
+	// no less than 1e-6, and 1e-2 in float32, whose differences are that coarse. With
+	// Settings.StepSizes it means these least ones, whatever RTol is.
 	Tol float64
 }
 
 // Report is what [Check] found.
 type Report struct {
-	Method, Second Method
+	Method, Second Method // Second is Auto if there is none
+	StepSizes      bool   // their dependence on z0 and θ is in the gradient
 	Directions     []Direction
 	// Difference is how far the gradient is from the second method's, relative to the
 	// larger one's norm.
@@ -48,7 +50,14 @@ type Direction struct {
 // String is a table for people, with the verdict.
 func (r *Report) String() string {
 	var s strings.Builder
-	fmt.Fprintf(&s, "%v gradient along random directions, beside finite differences\n", r.Method)
+	steps := ""
+	switch {
+	case r.StepSizes:
+		steps = ", with step sizes differentiated,"
+	case r.Method == Discrete || r.Method == Reversible:
+		steps = ", with step sizes held,"
+	}
+	fmt.Fprintf(&s, "%v gradient%s along random directions, beside finite differences\n", r.Method, steps)
 	for _, d := range r.Directions {
 		fmt.Fprintf(&s, "  %-2s  %15.8g  %15.8g ± %.1g   relative error %.1e\n", d.Of, d.Gradient, d.Difference, d.Uncertainty, d.Error)
 	}
@@ -68,15 +77,19 @@ func (r *Report) String() string {
 // second method: Continuous if the first is Discrete, else Discrete. The error is nil
 // if all agree; the report, if not nil, says how far.
 //
-// A method that approximates the exact solution's gradient, and differences of a solve
-// that chooses other steps for every argument, agree to the solver's tolerances and no
-// better: check at tight ones. It costs some 20 solves a direction. The solver has its
-// parameters back afterwards, but takes solutions from before for those of others.
+// The differences are of solves that choose their steps anew for every argument. Without
+// Settings.StepSizes the gradient holds the step sizes, or approximates that of the exact
+// solution, and agrees with them and with the second method to the solver's tolerances
+// and no better: check at tight ones, or with fixed steps. With it the gradient is the
+// derivative of just these solves: the differences are then over shorter distances, so that
+// decisions about attempts stay as they are, there is no second method, and loose
+// tolerances do. It costs some 20 solves a direction. The solver has its parameters back
+// afterwards, but takes solutions from before for those of others.
 func Check[T backend.Float](ctx context.Context, s *solver.Solver[T], set Settings, z0 []T, ts []float64, c CheckSettings[T]) (*Report, error) {
 	if s == nil || ctx == nil {
 		return nil, errors.New("adjoint: Check needs a context and a solver, and got nil")
 	}
-	single := T(1)+T(1e-9) == 1
+	single, sizes := T(1)+T(1e-9) == 1, set.StepSizes && s.Settings().Step == 0
 	switch {
 	case c.Directions < 0 || !(c.Tol >= 0 && c.Tol < 1):
 		return nil, fmt.Errorf("adjoint: CheckSettings.Directions is %d and Tol %g; give numbers that are not negative, Tol below 1, or 0 for the defaults", c.Directions, c.Tol)
@@ -84,7 +97,10 @@ func Check[T backend.Float](ctx context.Context, s *solver.Solver[T], set Settin
 		c.Directions = 3
 	}
 	if c.Tol == 0 {
-		if c.Tol = max(1e-6, min(1000*s.Settings().RTol, 0.1)); single {
+		if c.Tol = 1e-6; !sizes {
+			c.Tol = max(c.Tol, min(1000*s.Settings().RTol, 0.1))
+		}
+		if single {
 			c.Tol = max(c.Tol, 1e-2)
 		}
 	}
@@ -106,12 +122,14 @@ func Check[T backend.Float](ctx context.Context, s *solver.Solver[T], set Settin
 	if err != nil {
 		return nil, err
 	}
-	r := &Report{Method: method, Tol: c.Tol, OK: true}
+	r := &Report{Method: method, StepSizes: sizes, Tol: c.Tol, OK: true}
 	second := Settings{Method: Discrete, NoTimes: true}
 	if method == Discrete {
 		second.Method = Continuous
 	}
-	if h, _, err := k.gradient(second); err == nil {
+	if sizes {
+		// No other method has this gradient.
+	} else if h, _, err := k.gradient(second); err == nil {
 		r.Second = second.Method
 		r.Difference.Z0, r.Difference.Theta = distance(g.Z0, h.Z0), distance(g.Theta, h.Theta)
 		r.OK = r.Difference.Z0 <= c.Tol && r.Difference.Theta <= c.Tol
@@ -128,7 +146,7 @@ func Check[T backend.Float](ctx context.Context, s *solver.Solver[T], set Settin
 			if len(x) == 0 {
 				continue
 			}
-			d, err := direction(rng, x, grad, at, single)
+			d, err := direction(rng, x, grad, at, single, sizes && !single)
 			if err != nil {
 				return nil, errors.Join(err, s.SetParams(theta))
 			}
@@ -183,7 +201,7 @@ func (k *checker[T]) loss(z0, theta []T) (float64, error) {
 
 // direction derives loss along a random unit vector, by central differences of
 // falling steps, extrapolated (Ridders 1982, Advances in Engineering Software 4, 75).
-func direction[T backend.Float](rng *rand.Rand, x, grad []T, loss func(x []T) (float64, error), single bool) (d Direction, err error) {
+func direction[T backend.Float](rng *rand.Rand, x, grad []T, loss func(x []T) (float64, error), single, small bool) (d Direction, err error) {
 	u, norm, size, largest := make([]float64, len(x)), 0.0, 0.0, 0.0
 	for i := range u {
 		u[i] = rng.NormFloat64()
@@ -207,6 +225,9 @@ func direction[T backend.Float](rng *rand.Rand, x, grad []T, loss func(x []T) (f
 	h, steps := 0.05*max(math.Sqrt(size), 0.1), 10
 	if single {
 		steps = 6
+	}
+	if small {
+		h /= 500
 	}
 	var row []float64
 	for range steps {

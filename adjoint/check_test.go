@@ -75,3 +75,22 @@ func TestCheck_FindsWhatIsWrong(t *testing.T) {
 		}
 	}
 }
+
+// With step sizes differentiated, loose tolerances do; with them held, the differences
+// tell.
+func TestCheck_StepSizes(t *testing.T) {
+	s := newSolver(t, vanDerPol(), solver.Settings{Method: solver.Bosh3, RTol: 3e-3, ATol: 1e-3})
+	z0, ts := []float64{2, 0.3}, []float64{0, 1.3, 3}
+	r, err := adjoint.Check(ctx, s, adjoint.Settings{StepSizes: true}, z0, ts, adjoint.CheckSettings[float64]{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r.Tol != 1e-6 || r.Second != adjoint.Auto || !strings.Contains(r.String(), "discrete gradient, with step sizes differentiated") {
+		t.Errorf("the report is\n%v", r)
+	}
+	r, err = adjoint.Check(ctx, s, adjoint.Settings{}, z0, ts, adjoint.CheckSettings[float64]{Tol: 1e-3})
+	wants(t, err, "discrete gradient, with step sizes held", "wrong")
+	if r == nil || r.Directions[0].Error < 1e-3 {
+		t.Errorf("the report is\n%v", r)
+	}
+}

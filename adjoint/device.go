@@ -60,10 +60,7 @@ func (d *discrete[T]) thetaOnDevice(ctx context.Context, dev *solver.Device[T], 
 	if err != nil {
 		return nil, fmt.Errorf("adjoint: %w", err)
 	}
-	dev.Backend.Zero(m.cotangents)
-	for _, i := range jumps {
-		dev.Backend.Copy(m.cotangents.Block(i-1), dLdz.Block(i))
-	}
+	m.cotangentsAt(jumps, dLdz)
 	if err := d.reverse(ctx, nil, nil, nil); err != nil {
 		return nil, fmt.Errorf("adjoint: %w", err)
 	}

@@ -24,8 +24,9 @@ import (
 // stage is the last of the step before hands κ_0 to that stage, which so needs no
 // evaluation of its own; nor do outputs that read it.
 type discrete[T backend.Float] struct {
-	rec recording[T]
-	mem *reversal[T] // made for rec's loop
+	rec    recording[T]
+	mem    *reversal[T] // made for rec's loop
+	replay replay[T]
 }
 
 func newDiscrete[T backend.Float](dev *solver.Device[T], set *Settings) (*discrete[T], error) {
@@ -47,6 +48,7 @@ func newDiscrete[T backend.Float](dev *solver.Device[T], set *Settings) (*discre
 }
 
 func (d *discrete[T]) free(dev backend.Backend[T]) {
+	d.replay.close()
 	d.mem.free(dev)
 	d.mem = nil
 	d.rec.free()

@@ -18,9 +18,10 @@
 // [Discrete], the default, differentiates the solver instead: it goes back over the
 // accepted steps and applies the chain rule to each. The gradient is that of the
 // computed solution, to rounding, and converges to the exact solution's with the
-// tolerances. How the step sizes depend on z0 and θ is left out, as everywhere: it
-// vanishes with the tolerances. The steps are kept, or made again from checkpoints:
-// [Settings.Budget].
+// tolerances. How the step sizes depend on z0 and θ is left out, as is usual: its part
+// vanishes with the tolerances. [Settings.StepSizes] takes it in: the gradient is then
+// that of the adaptive solve as a program. The steps are kept, or made again from
+// checkpoints: [Settings.Budget].
 //
 // [Continuous] solves the equations above, in memory that does not grow with the number
 // of steps. z is solved for again, backwards; its distance from the forward solution is

@@ -27,7 +27,8 @@ const (
 	// short, Settings.Budget trades it for time, and Continuous needs none.
 	Auto Method = iota
 	// Discrete reverses the accepted steps: the exact gradient of the computed
-	// solution, to rounding. Its memory grows with the number of steps, unless
+	// solution, to rounding, with the step sizes held, or with Settings.StepSizes
+	// differentiated too. Its memory grows with the number of steps, unless
 	// Settings.Budget limits it.
 	Discrete
 	// Continuous solves [z, a, a_θ] backwards in constant memory: an approximation

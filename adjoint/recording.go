@@ -14,9 +14,11 @@ import (
 type recording[T backend.Float] struct {
 	keep  step.Keep
 	limit *checkpoints[T] // of what is kept, nil for none
-	// with changes what the loop is made of, and begin where it starts; both may be nil.
+	// with changes what the loop is made of, begin where it starts, and drive runs it in
+	// limit's place; all may be nil.
 	with  func(*step.Config[T])
 	begin func(l *step.Loop[T], spans []backend.Span)
+	drive func(ctx context.Context, l *step.Loop[T], spans []backend.Span) error
 
 	loop  *step.Loop[T]
 	shape any                 // what loop was made for
@@ -52,7 +54,11 @@ func (r *recording[T]) run(ctx context.Context, spans []backend.Span) error {
 		r.begin(r.loop, spans)
 	}
 	before := r.loop.Backend.MemoryUsed()
-	err := r.limit.run(ctx, r.loop, spans)
+	drive := r.limit.run
+	if r.drive != nil {
+		drive = r.drive
+	}
+	err := drive(ctx, r.loop, spans)
 	r.bytes += r.loop.Backend.MemoryUsed() - before
 	r.lost = r.lost || err != nil
 	return err

@@ -176,6 +176,15 @@ func (c *costate[T]) link(m *reversal[T]) {
 	c.clear = []backend.Move[T]{{Dst: c.carry, Src: m.zero}}
 }
 
+// cotangentsAt sets the cotangents of the outputs that jumps lists to those of dLdz,
+// which has a block for t0 too, and the others to zero.
+func (m *reversal[T]) cotangentsAt(jumps []int, dLdz backend.Vec[T]) {
+	m.dev.Zero(m.cotangents)
+	for _, i := range jumps {
+		m.dev.Copy(m.cotangents.Block(i-1), dLdz.Block(i))
+	}
+}
+
 // start clears what steps add to.
 func (m *reversal[T]) start() {
 	m.each(func(c *costate[T]) {
@@ -224,7 +233,7 @@ func (m *reversal[T]) state(j, block int, at backend.At) backend.Vec[T] {
 func (m *reversal[T]) steps(ctx context.Context, from, to int, through *jumps[T]) error {
 	if through == nil {
 		recorder, _ := m.dev.(backend.Recorder)
-		return m.recorded.Repeat(ctx, recorder, from-to, func() { _ = m.step(0, nil) }) // which cannot fail
+		return m.recorded.Repeat(ctx, recorder, from-to, m.stepBack)
 	}
 	for n := from; n > to; n-- {
 		if err := context.Cause(ctx); err != nil {
@@ -236,6 +245,9 @@ func (m *reversal[T]) steps(ctx context.Context, from, to int, through *jumps[T]
 	}
 	return nil
 }
+
+// stepBack goes back by an attempt, to be recorded. There are no events.
+func (m *reversal[T]) stepBack() { _ = m.step(0, nil) } // which cannot fail
 
 // step goes back by attempt n.
 func (m *reversal[T]) step(n int, through *jumps[T]) error {

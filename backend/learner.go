@@ -7,25 +7,31 @@ type Trainer[T Float] interface {
 	NewLearner() (Learner[T], error)
 }
 
-// Learner makes training steps: a Loss, a backward pass by other means that turns its
-// derivative into the gradient of the parameters, an Update, and an Outcome, which
-// reads a few words. It belongs to one backend and is used as that is.
+// Learner makes training steps: Prepare, which says what this one does, then a Loss, a
+// backward pass by other means that turns its derivative into the gradient of the
+// parameters, an Update, and an Outcome, which reads a few words. All of them but Prepare
+// and Outcome can be recorded once and replayed after every Prepare. It belongs to one
+// backend and is used as that is.
 type Learner[T Float] interface {
+	// Prepare sets the rows that Gather takes and the update that Update makes, from here
+	// on. It enqueues, and is not recorded; rows may be used again when it returns.
+	Prepare(rows []int, o Optimizer)
 	// Gather sets row i of every block of Dst to row rows[i] of the same block of
 	// Src, move after move. Dst has len(rows) rows, and otherwise Src's shape. It
-	// enqueues; rows may be used again when it returns.
-	Gather(rows []int, moves []Move[T])
+	// enqueues.
+	Gather(moves []Move[T])
 	// Loss computes the loss of the predictions pred, n×B×D, for Outcome, and sets
 	// grad, of pred's shape, to its derivative. It enqueues. The target y has pred's
 	// shape, and for CrossEntropy n×B×1: of each row's D logits the class, a whole
 	// number from 0, or a negative number, which leaves the row out. The weights w,
-	// nil for 1, have y's shape; what weighs 0 is left out, whatever it holds.
-	Loss(l Loss, pred, y, w, grad Vec[T])
+	// nil for 1, have y's shape; what weighs 0 is left out, whatever it holds. The loss
+	// is NaN if a lane of solve, nil for none, is not [Done].
+	Loss(l Loss, solve Clock, pred, y, w, grad Vec[T])
 	// Update makes one update of theta, 1×1×P, by the gradient grad of that loss, and
 	// measures grad for Outcome. It enqueues. Nothing is updated if the loss or
 	// the norm of grad is not finite. m, v and a are the optimiser's memory, of theta's
 	// shape, zero before the first update, and nil where its formulas have none.
-	Update(o Optimizer, theta, grad, m, v, a Vec[T])
+	Update(theta, grad, m, v, a Vec[T])
 	// Outcome waits and tells what the last Loss and Update did.
 	Outcome() (Outcome, error)
 	// Close releases the Learner. It is safe to call twice.

@@ -181,6 +181,7 @@ type Progress struct {
 	Running            int // lanes not ended
 	Failed             int // lanes ended with a status other than Done and Stopped
 	Accepted, Rejected int64
+	Attempts           int64 // the most that one lane made, accepted and rejected ones
 	// T is the time of the running lane that is furthest behind, the end of the
 	// span if none runs.
 	T float64

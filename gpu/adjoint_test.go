@@ -88,6 +88,12 @@ func TestAdjoint_MethodsAndModes(t *testing.T) {
 				t.Errorf("%+v: %d and %d bytes", how, got.Memory, got.HostMemory)
 			}
 		}
+		// Steps that react to rounding amplify it.
+		on := adjoint.Settings{StepSizes: true}
+		got, want := gradient(dev, on), gradient(host, on)
+		near(t, "dL/dz0 with step sizes", got.Z0, want.Z0, 1e-9)
+		near(t, "dL/dθ with step sizes", got.Theta, want.Theta, 1e-9)
+		near(t, "dL/dt with step sizes", got.Times, want.Times, 1e-9)
 		if n := dev.MemoryUsed(); n > 1<<20 {
 			t.Errorf("%d bytes are left in use", n)
 		}

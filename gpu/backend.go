@@ -28,10 +28,8 @@ type Backend[T backend.Float] struct {
 	modules   map[string]*driver.Module
 	args      driver.Args
 	status    *driver.Pinned // what Poll reads
+	capture   *recording[T]  // being recorded, or nil
 	closed    bool
-
-	capturing    bool   // launches are recorded
-	unrecordable string // a verb among them that cannot be
 }
 
 var (
@@ -83,7 +81,7 @@ func Open[T backend.Float](opt Options) (*Backend[T], error) {
 		d: d, name: fmt.Sprintf("cuda:%d %s", index, d.Info().Name),
 		functions: map[string]*driver.Function{}, modules: map[string]*driver.Module{},
 	}
-	b.pool = pool{d: d, limit: opt.MemoryLimit, free: map[int64][]driver.Ptr{}}
+	b.pool = pool{d: d, limit: opt.MemoryLimit, free: map[int64][]driver.Ptr{}, recorded: map[*footprint]struct{}{}}
 	return b, nil
 }
 
@@ -221,7 +219,31 @@ type pool struct {
 	limit             int64
 	used, peak, spare int64
 	free              map[int64][]driver.Ptr
-	released          uint64 // counts returns of memory
+	recorded          map[*footprint]struct{}
+	capture           *footprint // of the verbs that are being recorded, or nil
+}
+
+// footprint is the memory that recorded verbs use, by address. What only memory of theirs
+// points to, as the chunks of a tape, is not among it.
+type footprint struct {
+	used  map[driver.Ptr]struct{}
+	moved bool // some of it was released
+}
+
+// use notes that a verb uses memory.
+func (p *pool) use(ptr driver.Ptr) {
+	if p.capture != nil {
+		p.capture.used[ptr] = struct{}{}
+	}
+}
+
+// moved says that what was recorded with this memory cannot be replayed.
+func (p *pool) moved(ptr driver.Ptr) {
+	for o := range p.recorded {
+		if _, ok := o.used[ptr]; ok {
+			o.moved = true
+		}
+	}
 }
 
 // rounded is the size that is allocated for n bytes.
@@ -278,7 +300,7 @@ func (p *pool) release(ptr driver.Ptr, n int64) {
 	p.free[n] = append(p.free[n], ptr)
 	p.used -= n
 	p.spare += n
-	p.released++
+	p.moved(ptr)
 }
 
 // trim gives spare memory back to the device.

@@ -3,6 +3,7 @@
 package gpu
 
 import (
+	"bytes"
 	"encoding/binary"
 	"slices"
 	"unsafe"
@@ -43,10 +44,10 @@ type spanView struct {
 
 // progress is Progress in kernels/clock.cu.
 type progress struct {
-	accepted, rejected int64
-	left, t            float64
-	running, failed    int32
-	lane, tape         int32
+	accepted, rejected, attempts int64
+	left, t                      float64
+	running, failed              int32
+	lane, tape                   int32
 }
 
 // clock is the stepping state of every lane. Its memory, which stays where it is,
@@ -63,7 +64,7 @@ type clock[T backend.Float] struct {
 	progress   driver.Ptr // followed by the sums of Poll's blocks
 	times      driver.Ptr // of the span
 	timesCap   int64
-	upload     []byte     // what Start sends
+	sent, next []byte     // what Start sent last, and sends
 	partial    driver.Ptr // sums of chunks
 	partialCap int64
 	download   []uint64 // of reals, wides and words
@@ -112,6 +113,7 @@ func (b *Backend[T]) clock(c backend.Clock) *clock[T] {
 	if !ok || x.owner != b {
 		panic("gpu: clock of another backend")
 	}
+	b.pool.use(x.mem)
 	return x
 }
 
@@ -142,6 +144,7 @@ func (c *clock[T]) scratch(size int64) (driver.Ptr, bool) {
 		}
 		c.partial, c.partialCap = p, size
 	}
+	c.owner.pool.use(c.partial)
 	return c.partial, true
 }
 
@@ -165,13 +168,13 @@ func (b *Backend[T]) Start(clk backend.Clock, spans ...backend.Span) {
 		}
 		count += 2*int64(len(s.Stops)) + int64(len(s.Saves))
 	}
-	c.started, c.tape, c.own = true, nil, len(spans) > 1
+	b.hosted(func(int) { c.started, c.tape = true, nil })
 	const viewSize = int64(unsafe.Sizeof(spanView{}))
 	views := viewSize * int64(len(spans))
 	size := views + 8*count
 	if size > c.timesCap {
 		b.release(c.times, c.timesCap)
-		c.times, c.timesCap = 0, 0
+		c.times, c.timesCap, c.sent = 0, 0, nil
 		p, ok := b.room(size)
 		if !ok {
 			return
@@ -179,7 +182,7 @@ func (b *Backend[T]) Start(clk backend.Clock, spans ...backend.Span) {
 		c.times, c.timesCap = p, size
 	}
 	// The views, then the arrays of each.
-	up := slices.Grow(c.upload[:0], int(size))[:views]
+	up := slices.Grow(c.next[:0], int(size))[:views]
 	var first spanView
 	for i := range spans {
 		s := &spans[i]
@@ -212,14 +215,22 @@ func (b *Backend[T]) Start(clk backend.Clock, spans ...backend.Span) {
 			first = v
 		}
 	}
-	c.upload = up
-	if c.own {
+	c.next = up
+	if c.own = len(spans) > 1; c.own {
 		first.own = c.times
 	} else {
 		first.row = 0
 	}
-	b.d.CopyHD(c.times, unsafe.Pointer(&up[0]), size)
-	b.d.CopyHD(c.view.span, unsafe.Pointer(&first), viewSize)
+	b.pool.use(c.times)
+	if !bytes.Equal(up, c.sent) { // which recorded calls keep to
+		b.pool.moved(c.times)
+		b.d.CopyHD(c.times, unsafe.Pointer(&up[0]), size)
+		b.d.CopyHD(c.view.span, unsafe.Pointer(&first), viewSize)
+		c.sent, c.next = up, c.sent
+		if b.d.Failed() {
+			c.sent = nil
+		}
+	}
 	perLane(c, "clock_start", &startArgs{c.view})
 }
 
@@ -345,7 +356,7 @@ func (b *Backend[T]) Poll(clk backend.Clock) (backend.Progress, error) {
 	}
 	return backend.Progress{
 		Running: int(p.running), Failed: int(p.failed),
-		Accepted: p.accepted, Rejected: p.rejected, T: p.t,
+		Accepted: p.accepted, Rejected: p.rejected, Attempts: p.attempts, T: p.t,
 	}, nil
 }
 

@@ -116,6 +116,7 @@ func (f *bound[T]) open() bool {
 	if f.closed {
 		f.b.fail(fmt.Errorf("gpu: field: %w: bind the system again", backend.ErrClosed))
 	}
+	f.b.pool.use(f.params.ptr)
 	return !f.closed
 }
 

@@ -3,8 +3,8 @@
 package gpu
 
 import (
+	"encoding/binary"
 	"math"
-	"slices"
 	"unsafe"
 
 	"github.com/seed-5f5774c8/neuralode/backend"
@@ -33,9 +33,11 @@ type learner[T backend.Float] struct {
 	outcome driver.Ptr
 	size    int64
 
-	list    []int32 // of rows to gather
-	rows    driver.Ptr
-	rowsCap int64
+	// What Prepare set, on the device too: factors, and after them the rows.
+	count, largest int // of rows
+	sent           []byte
+	inputs         driver.Ptr
+	inputsSize     int64
 }
 
 const outcomeSize = int64(unsafe.Sizeof(outcome{}))
@@ -55,8 +57,8 @@ func (b *Backend[T]) NewLearner() (backend.Learner[T], error) {
 // Close releases the Learner.
 func (l *learner[T]) Close() {
 	l.owner.release(l.outcome, l.size)
-	l.owner.release(l.rows, l.rowsCap)
-	l.outcome, l.rows, l.size, l.rowsCap = 0, 0, 0, 0
+	l.owner.release(l.inputs, l.inputsSize)
+	l.outcome, l.inputs, l.size, l.inputsSize = 0, 0, 0, 0
 }
 
 // sums returns memory for n sums of 16 bytes.
@@ -71,7 +73,77 @@ func (l *learner[T]) sums(n int64) (driver.Ptr, error) {
 		b.release(l.outcome, l.size)
 		l.outcome, l.size = p, size
 	}
+	b.pool.use(l.outcome)
 	return l.outcome + driver.Ptr(outcomeSize), nil
+}
+
+// factors is Factors in kernels/optim.cu.
+type factors[T backend.Float] struct {
+	kind, nesterov                               int32
+	limit                                        float64
+	step, decay, keep, b1, c1, b2, c2, eps, root T
+}
+
+// Prepare sets the rows and the factors of the next update.
+func (l *learner[T]) Prepare(rows []int, o backend.Optimizer) {
+	b := l.owner
+	if !b.live() {
+		return
+	}
+	f := factorsOf[T](o)
+	l.sent = append(l.sent[:0], bytesOf([]factors[T]{f})...)
+	l.count, l.largest = len(rows), -1
+	for _, r := range rows {
+		if r < 0 {
+			panic("gpu: Prepare with a negative row")
+		}
+		l.largest = max(l.largest, r)
+		l.sent = binary.NativeEndian.AppendUint32(l.sent, uint32(int32(r)))
+	}
+	size := int64(len(l.sent))
+	if size > l.inputsSize {
+		p, ok := b.room(size)
+		if !ok {
+			return
+		}
+		b.release(l.inputs, l.inputsSize)
+		l.inputs, l.inputsSize = p, size
+	}
+	b.d.CopyHD(l.inputs, unsafe.Pointer(&l.sent[0]), size)
+}
+
+// factorsOf are the factors of an update; package train has its formulas.
+func factorsOf[T backend.Float](o backend.Optimizer) factors[T] {
+	f := factors[T]{kind: int32(o.Kind), limit: o.Clip, step: T(o.LR), decay: T(o.WeightDecay), keep: 1, eps: T(o.Eps)}
+	switch o.Kind {
+	case backend.Adam, backend.AdamW:
+		t := float64(o.Step)
+		f.b1, f.c1, f.b2, f.c2 = T(o.Beta1), T(1-o.Beta1), T(o.Beta2), T(1-o.Beta2)
+		f.step = T(o.LR / (1 - math.Pow(o.Beta1, t)))
+		f.root = T(1 / math.Sqrt(1-math.Pow(o.Beta2, t)))
+		if o.Kind == backend.AdamW {
+			f.decay, f.keep = 0, T(1-o.LR*o.WeightDecay)
+		}
+	case backend.RMSprop:
+		f.b1, f.b2, f.c2 = T(o.Momentum), T(o.Alpha), T(1-o.Alpha)
+	case backend.SGD:
+		f.b1, f.c1 = T(o.Momentum), T(1-o.Dampening)
+		if o.Step == 1 {
+			f.c1 = 1
+		}
+		if o.Nesterov {
+			f.nesterov = 1
+		}
+	}
+	return f
+}
+
+// prepared notes that a verb reads what Prepare sets.
+func (l *learner[T]) prepared() {
+	if l.inputs == 0 && !l.owner.d.Failed() {
+		panic("gpu: Prepare comes before Gather and Update")
+	}
+	l.owner.pool.use(l.inputs)
 }
 
 // rowsArgs is RowsArgs in kernels/loss.cu.
@@ -82,36 +154,26 @@ type rowsArgs struct {
 }
 
 // Gather copies rows by their numbers.
-func (l *learner[T]) Gather(rows []int, moves []backend.Move[T]) {
+func (l *learner[T]) Gather(moves []backend.Move[T]) {
 	b := l.owner
 	if !b.live() {
 		return
 	}
-	n := int64(len(rows))
-	l.list = l.list[:0]
-	for _, r := range rows {
-		l.list = append(l.list, int32(r))
-	}
-	if size := 4 * n; size > l.rowsCap {
-		p, ok := b.room(size)
-		if !ok {
-			return
-		}
-		b.release(l.rows, l.rowsCap)
-		l.rows, l.rowsCap = p, size
-	}
-	b.d.CopyHD(l.rows, unsafe.Pointer(unsafe.SliceData(l.list)), 4*n)
+	l.prepared()
 	for _, m := range moves {
 		dst, src := b.vec(m.Dst), b.vec(m.Src)
-		if dst.blocks != src.blocks || dst.cols != src.cols || dst.rows != len(rows) {
+		if dst.blocks != src.blocks || dst.cols != src.cols {
 			panic("gpu: shapes differ")
 		}
-		if len(rows) > 0 && (slices.Min(rows) < 0 || slices.Max(rows) >= src.rows) {
-			panic("gpu: Gather of a row that is not there")
-		}
+		rows, source := dst.rows, src.rows
+		b.hosted(func(int) {
+			if l.count != rows || l.largest >= source {
+				panic("gpu: Gather of rows that are not there, or of another number than Dst has")
+			}
+		})
 		a := rowsArgs{
-			src: src.ptr, dst: dst.ptr, rows: l.rows, total: int64(dst.len()),
-			count: int32(dst.rows), source: int32(src.rows), cols: int32(src.cols),
+			src: src.ptr, dst: dst.ptr, rows: l.inputs + driver.Ptr(unsafe.Sizeof(factors[T]{})), total: int64(dst.len()),
+			count: int32(rows), source: int32(source), cols: int32(src.cols),
 		}
 		launch(b, "loss", "loss_gather", ceilDiv(a.total, blockSize), 0, &a)
 	}
@@ -124,10 +186,11 @@ type lossArgs struct {
 	n                              int64
 	classes, team, kind, mean      int32
 	blocks, _                      int32
+	solve                          clockView
 }
 
 // Loss computes a loss and its derivative.
-func (l *learner[T]) Loss(loss backend.Loss, pred, y, w, grad backend.Vec[T]) {
+func (l *learner[T]) Loss(loss backend.Loss, solve backend.Clock, pred, y, w, grad backend.Vec[T]) {
 	b := l.owner
 	if !b.live() {
 		return
@@ -151,6 +214,9 @@ func (l *learner[T]) Loss(loss backend.Loss, pred, y, w, grad backend.Vec[T]) {
 	if loss.Mean {
 		a.mean = 1
 	}
+	if solve != nil {
+		a.solve = b.clock(solve).view
+	}
 	chunks := ceilDiv(a.n, chunkSize)
 	var err error
 	if a.partial, err = l.sums(chunks); err != nil {
@@ -169,26 +235,24 @@ func (l *learner[T]) Loss(loss backend.Loss, pred, y, w, grad backend.Vec[T]) {
 
 // normArgs is NormArgs in kernels/optim.cu.
 type normArgs struct {
-	grad, partial, out driver.Ptr
-	limit              float64
-	n                  int64
-	blocks, _          int32
+	grad, partial, out, factors driver.Ptr
+	n                           int64
+	blocks, _                   int32
 }
 
 // updateArgs is UpdateArgs in kernels/optim.cu.
-type updateArgs[T backend.Float] struct {
-	theta, m, v, a, grad, out                    driver.Ptr
-	n                                            int64
-	kind, nesterov                               int32
-	step, decay, keep, b1, c1, b2, c2, eps, root T
+type updateArgs struct {
+	theta, m, v, a, grad, out, factors driver.Ptr
+	n                                  int64
 }
 
 // Update makes one update of theta.
-func (l *learner[T]) Update(o backend.Optimizer, theta, grad, m, v, mean backend.Vec[T]) {
+func (l *learner[T]) Update(theta, grad, m, v, mean backend.Vec[T]) {
 	b := l.owner
 	if !b.live() {
 		return
 	}
+	l.prepared()
 	p, g := b.vec(theta), b.vec(grad)
 	sameShape(p, g)
 	memory := func(x backend.Vec[T]) driver.Ptr {
@@ -205,39 +269,16 @@ func (l *learner[T]) Update(o backend.Optimizer, theta, grad, m, v, mean backend
 		b.fail(err)
 		return
 	}
-	norm := normArgs{grad: g.ptr, partial: sums, out: l.outcome, limit: o.Clip, n: n, blocks: int32(chunks)}
+	norm := normArgs{grad: g.ptr, partial: sums, out: l.outcome, factors: l.inputs, n: n, blocks: int32(chunks)}
 	launch(b, "optim", "optim_norm", chunks, 0, &norm)
 	launch(b, "optim", "optim_finish", 1, 0, &norm)
 	if sizeOf[T]() == 8 { // squares of a float32 neither overflow nor vanish
 		launch(b, "optim", "optim_norm_scaled", chunks, 0, &norm)
 		launch(b, "optim", "optim_finish_scaled", 1, 0, &norm)
 	}
-
-	a := updateArgs[T]{
-		theta: p.ptr, m: memory(m), v: memory(v), a: memory(mean), grad: g.ptr, out: l.outcome, n: n, kind: int32(o.Kind),
-		step: T(o.LR), decay: T(o.WeightDecay), keep: 1, eps: T(o.Eps),
-	}
-	switch o.Kind {
-	case backend.Adam, backend.AdamW:
-		t := float64(o.Step)
-		a.b1, a.c1, a.b2, a.c2 = T(o.Beta1), T(1-o.Beta1), T(o.Beta2), T(1-o.Beta2)
-		a.step = T(o.LR / (1 - math.Pow(o.Beta1, t)))
-		a.root = T(1 / math.Sqrt(1-math.Pow(o.Beta2, t)))
-		if o.Kind == backend.AdamW {
-			a.decay, a.keep = 0, T(1-o.LR*o.WeightDecay)
-		}
-	case backend.RMSprop:
-		a.b1, a.b2, a.c2 = T(o.Momentum), T(o.Alpha), T(1-o.Alpha)
-	case backend.SGD:
-		a.b1, a.c1 = T(o.Momentum), T(1-o.Dampening)
-		if o.Step == 1 {
-			a.c1 = 1
-		}
-		if o.Nesterov {
-			a.nesterov = 1
-		}
-	}
-	launch(b, "optim", "optim_update", ceilDiv(n, blockSize), 0, &a)
+	launch(b, "optim", "optim_update", ceilDiv(n, blockSize), 0, &updateArgs{
+		theta: p.ptr, m: memory(m), v: memory(v), a: memory(mean), grad: g.ptr, out: l.outcome, factors: l.inputs, n: n,
+	})
 }
 
 // Outcome waits and tells what the last training step did.

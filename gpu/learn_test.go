@@ -142,7 +142,7 @@ func testLoss[T backend.Float](t *testing.T, rel float64) {
 						t.Fatal(err)
 					}
 					g := l.vec(blocks, rows, cols, make([]T, n))
-					l.Loss(backend.Loss{Kind: backend.LossKind(kind), Mean: red == train.Mean, Delta: loss.Delta},
+					l.Loss(backend.Loss{Kind: backend.LossKind(kind), Mean: red == train.Mean, Delta: loss.Delta}, nil,
 						l.vec(blocks, rows, cols, input), l.vec(blocks, rows, tcols, y), l.vec(blocks, rows, tcols, target.Weights), g)
 					got := l.outcome()
 					equalWithin(t, name+" loss", []float64{got.Loss}, []float64{want}, 1e-12)
@@ -154,11 +154,11 @@ func testLoss[T backend.Float](t *testing.T, rel float64) {
 	// A row without a number, and a prediction that is infinite.
 	for _, bad := range []float64{math.NaN(), math.Inf(1)} {
 		x := []T{T(bad), T(bad)}
-		l.Loss(backend.Loss{Kind: backend.CrossEntropy}, l.vec(1, 1, 2, x), l.vec(1, 1, 1, []T{1}), nil, l.vec(1, 1, 2, x))
+		l.Loss(backend.Loss{Kind: backend.CrossEntropy}, nil, l.vec(1, 1, 2, x), l.vec(1, 1, 1, []T{1}), nil, l.vec(1, 1, 2, x))
 		if got := l.outcome().Loss; !math.IsNaN(got) {
 			t.Errorf("cross-entropy of %v is %v", x, got)
 		}
-		l.Loss(backend.Loss{}, l.vec(1, 1, 1, x[:1]), l.vec(1, 1, 1, []T{1}), nil, l.vec(1, 1, 1, x[:1]))
+		l.Loss(backend.Loss{}, nil, l.vec(1, 1, 1, x[:1]), l.vec(1, 1, 1, []T{1}), nil, l.vec(1, 1, 1, x[:1]))
 		if got := l.outcome().Loss; math.IsNaN(got) != math.IsNaN(bad) || math.Abs(got) < math.MaxFloat64 {
 			t.Errorf("squared error of %v is %v", x[0], got)
 		}
@@ -202,7 +202,7 @@ func testUpdate[T backend.Float](t *testing.T, rel float64) {
 				}
 				factor := 1 - 0.1*float64(step)
 				train.Update(o, factor, theta, grad, host)
-				l.Update(backend.Optimizer{
+				l.update(backend.Optimizer{
 					Kind: backend.OptimizerKind(o.Kind), Step: host.Step, LR: o.LR * factor, WeightDecay: o.WeightDecay,
 					Beta1: o.Beta1, Beta2: o.Beta2, Alpha: o.Alpha, Eps: o.Eps, Momentum: o.Momentum, Dampening: o.Dampening,
 					Nesterov: o.Nesterov, Clip: clip,
@@ -237,10 +237,16 @@ func testUpdate[T backend.Float](t *testing.T, rel float64) {
 	}
 }
 
+// update makes an update of no rows.
+func (l *lesson[T]) update(o backend.Optimizer, theta, grad, m, v, a backend.Vec[T]) {
+	l.Prepare(nil, o)
+	l.Update(theta, grad, m, v, a)
+}
+
 // sound makes the outcome that of a finite loss.
 func (l *lesson[T]) sound() {
 	one := l.vec(1, 1, 1, []T{1})
-	l.Loss(backend.Loss{}, one, one, nil, l.vec(1, 1, 1, []T{0}))
+	l.Loss(backend.Loss{}, nil, one, one, nil, l.vec(1, 1, 1, []T{0}))
 }
 
 // Nothing is updated by a loss or a gradient that is not finite, and a parameter that
@@ -251,19 +257,19 @@ func TestLearner_KeepsParametersFinite(t *testing.T) {
 	theta := []float64{1, 2, 3}
 	th := l.vec(1, 1, 3, theta)
 	l.sound()
-	l.Update(o, th, l.vec(1, 1, 3, []float64{0, math.NaN(), 1}), nil, nil, nil)
+	l.update(o, th, l.vec(1, 1, 3, []float64{0, math.NaN(), 1}), nil, nil, nil)
 	if got := l.outcome(); !math.IsNaN(got.Norm) || got.BadParam != -1 {
 		t.Errorf("%+v", got)
 	}
-	l.Loss(backend.Loss{}, l.vec(1, 1, 1, []float64{math.Inf(1)}), l.vec(1, 1, 1, theta[:1]), nil, l.vec(1, 1, 1, theta[:1]))
-	l.Update(o, th, l.vec(1, 1, 3, []float64{1, 1, 1}), nil, nil, nil)
+	l.Loss(backend.Loss{}, nil, l.vec(1, 1, 1, []float64{math.Inf(1)}), l.vec(1, 1, 1, theta[:1]), nil, l.vec(1, 1, 1, theta[:1]))
+	l.update(o, th, l.vec(1, 1, 3, []float64{1, 1, 1}), nil, nil, nil)
 	if got := l.outcome(); !math.IsInf(got.Loss, 1) || math.Abs(got.Norm-math.Sqrt(3)) > 1e-15 {
 		t.Errorf("%+v", got)
 	}
 	equalWithin(t, "θ", l.read(th), theta, 0)
 	l.sound()
 	o.LR = 1e200
-	l.Update(o, th, l.vec(1, 1, 3, []float64{1, 1e150, 1e150}), nil, nil, nil)
+	l.update(o, th, l.vec(1, 1, 3, []float64{1, 1e150, 1e150}), nil, nil, nil)
 	if got := l.outcome(); got.BadParam != 1 {
 		t.Errorf("%+v", got)
 	}
@@ -277,7 +283,7 @@ func TestLearner_NormOfExtremes(t *testing.T) {
 	} {
 		l.sound()
 		n := len(grad)
-		l.Update(backend.Optimizer{Kind: backend.SGD}, l.vec(1, 1, n, make([]float64, n)), l.vec(1, 1, n, grad), nil, nil, nil)
+		l.update(backend.Optimizer{Kind: backend.SGD}, l.vec(1, 1, n, make([]float64, n)), l.vec(1, 1, n, grad), nil, nil, nil)
 		if got, want := l.outcome().Norm, train.Norm(grad); !(math.Abs(got-want) <= 1e-15*want) && got != want {
 			t.Errorf("norm of %v is %g, want %g", grad, got, want)
 		}
@@ -292,7 +298,8 @@ func TestLearner_Gather(t *testing.T) {
 	}
 	rows := []int{6, 0, 3, 3}
 	dst, labels := l.vec(3, 4, 5, make([]float32, 60)), l.vec(1, 4, 1, make([]float32, 4))
-	l.Gather(rows, []backend.Move[float32]{
+	l.Prepare(rows, backend.Optimizer{})
+	l.Gather([]backend.Move[float32]{
 		{Dst: dst, Src: l.vec(3, 7, 5, src)}, {Dst: labels, Src: l.vec(1, 7, 1, src[:7])},
 	})
 	got := l.read(dst)

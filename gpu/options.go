@@ -33,8 +33,9 @@ type DeviceInfo struct {
 
 // Counts says what a device was asked to do.
 type Counts struct {
-	Launches         int64 // of kernels, those in a recorded step counted at every replay
-	Graphs           int64 // replays of a recorded step
+	Launches         int64 // of kernels, those in a recording counted at every replay
+	Recorded         int64 // of these, those in recordings
+	Graphs           int64 // replays of a recording
 	Waits            int64 // of the host for the device
 	ToDevice, ToHost int64 // bytes copied
 }

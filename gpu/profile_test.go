@@ -139,10 +139,11 @@ func TestVerbs_ForCounters(t *testing.T) {
 	defer l.Close()
 	x, theta := vec(3, 70, 32), vec(1, 1, 5000)
 	rows := make([]int, 70)
-	l.Gather(rows, []backend.Move[float32]{{Dst: x, Src: vec(3, 80, 32)}})
-	l.Loss(backend.Loss{}, x, x, nil, vec(3, 70, 32))
-	l.Loss(backend.Loss{Kind: backend.CrossEntropy}, x, vec(3, 70, 1), nil, vec(3, 70, 32))
-	l.Update(backend.Optimizer{}, theta, theta, vec(1, 1, 5000), vec(1, 1, 5000), nil)
+	l.Prepare(rows, backend.Optimizer{})
+	l.Gather([]backend.Move[float32]{{Dst: x, Src: vec(3, 80, 32)}})
+	l.Loss(backend.Loss{}, nil, x, x, nil, vec(3, 70, 32))
+	l.Loss(backend.Loss{Kind: backend.CrossEntropy}, nil, x, vec(3, 70, 1), nil, vec(3, 70, 32))
+	l.Update(theta, theta, vec(1, 1, 5000), vec(1, 1, 5000), nil)
 	if err := dev.Sync(); err != nil {
 		t.Fatal(err)
 	}

@@ -4,7 +4,6 @@ package gpu
 
 import (
 	"errors"
-	"fmt"
 
 	"github.com/seed-5f5774c8/neuralode/backend"
 	"github.com/seed-5f5774c8/neuralode/gpu/internal/driver"
@@ -12,11 +11,12 @@ import (
 
 var _ backend.Recorder = (*Backend[float32])(nil)
 
-// recording is a CUDA graph that holds while no memory is released.
+// recording is a CUDA graph that holds while its operands stay where they are.
 type recording[T backend.Float] struct {
-	b        *Backend[T]
-	graph    *driver.Graph
-	released uint64
+	b     *Backend[T]
+	graph *driver.Graph
+	footprint
+	host []func(times int)
 }
 
 // Record captures the launches of enqueue as a CUDA graph.
@@ -28,41 +28,44 @@ func (b *Backend[T]) Record(enqueue func()) (backend.Recording, error) {
 		b.fail(err) // not a failure of the recording
 		return nil, err
 	}
-	before := b.pool.released
+	if b.capture != nil {
+		return nil, errors.New("gpu: Record inside of Record: record the outer sequence alone")
+	}
 	if err := b.d.BeginCapture(); err != nil {
 		return nil, err
 	}
-	b.capturing, b.unrecordable = true, ""
+	r := &recording[T]{b: b, footprint: footprint{used: map[driver.Ptr]struct{}{}}}
+	b.capture, b.pool.capture = r, &r.footprint
+	b.pool.recorded[&r.footprint] = struct{}{}
 	enqueue()
-	b.capturing = false
-	g, err := b.d.EndCapture()
+	b.capture, b.pool.capture = nil, nil
+	var err error
+	if r.graph, err = b.d.EndCapture(); err == nil && r.moved {
+		err = errors.New("gpu: memory moved while the calls were recorded")
+	}
 	if err != nil {
+		r.Close()
 		return nil, err
 	}
-	if b.unrecordable != "" {
-		g.Close()
-		return nil, fmt.Errorf("gpu: %s cannot be recorded", b.unrecordable)
-	}
-	if b.pool.released != before {
-		g.Close()
-		return nil, errors.New("gpu: memory moved while the calls were recorded")
-	}
-	return &recording[T]{b: b, graph: g, released: before}, nil
+	return r, nil
 }
 
-// recordable reports whether a verb whose launches depend on what the host knows may
-// run: not while launches are captured, which Record then refuses.
-func (b *Backend[T]) recordable(verb string) bool {
-	if b.capturing {
-		b.unrecordable = verb
+// hosted runs what a verb does on the host: now, or whenever what is being recorded is
+// replayed, for so many times at once.
+func (b *Backend[T]) hosted(do func(times int)) {
+	if b.capture != nil {
+		b.capture.host = append(b.capture.host, do)
+		return
 	}
-	return !b.capturing
+	do(1)
 }
 
-// Replay launches the graph so many times.
 func (r *recording[T]) Replay(times int) bool {
-	if r.b.pool.released != r.released {
+	if r.moved || !r.b.live() {
 		return false
+	}
+	for _, do := range r.host {
+		do(times)
 	}
 	for range times {
 		r.graph.Launch()
@@ -70,7 +73,13 @@ func (r *recording[T]) Replay(times int) bool {
 	return true
 }
 
-func (r *recording[T]) Close() { r.graph.Close() }
+func (r *recording[T]) Close() {
+	delete(r.b.pool.recorded, &r.footprint)
+	if r.graph != nil {
+		r.graph.Close()
+	}
+	r.moved = true
+}
 
 // Time returns the seconds that the device takes for what enqueue enqueues, by marks
 // in its stream. It waits.

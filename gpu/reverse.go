@@ -22,7 +22,7 @@ func (b *Backend[T]) Reset(tp backend.Tape[T]) {
 		return
 	}
 	t := b.tape(tp)
-	t.bound, t.first, t.window.count = 0, nil, 0
+	b.hosted(func(int) { t.bound, t.first, t.window.count = 0, nil, 0 })
 	b.d.Memset(t.longest, 0, 4)
 	b.d.Memset(t.view.counts, 0, 8*int64(t.lanes))
 }
@@ -37,6 +37,7 @@ func (b *Backend[T]) Reserve(tp backend.Tape[T], steps int) error {
 		panic("gpu: Reserve of a tape that is not empty, or for less than no steps")
 	}
 	t.freeChunks()
+	b.pool.moved(t.mem)      // recorded calls know how chunks are divided
 	const largest = 64 << 20 // bytes of a chunk
 	t.divide(min(int64(max(steps, 1)), max(largest/max(t.step(), 1), 1)))
 	if err := t.grow(steps); err != nil {
@@ -48,10 +49,10 @@ func (b *Backend[T]) Reserve(tp backend.Tape[T], steps int) error {
 
 // rewindArgs is RewindArgs in kernels/tape.cu.
 type rewindArgs struct {
-	clk        clockView
-	tape       tapeView
-	skip       driver.Ptr
-	attempt, _ int32
+	clk         clockView
+	tape        tapeView
+	skip        driver.Ptr
+	attempts, _ int32
 }
 
 // Rewind goes behind the last of so many attempts.
@@ -63,8 +64,7 @@ func (b *Backend[T]) Rewind(clk backend.Clock, tp backend.Tape[T], attempts int6
 	if c.lanes != t.lanes || skip != nil && len(skip) != c.lanes {
 		panic("gpu: Rewind with another number of lanes")
 	}
-	t.attempt = attempts + 1
-	a := rewindArgs{clk: c.view, tape: t.view, attempt: int32(attempts)}
+	a := rewindArgs{clk: c.view, tape: t.view, attempts: int32(attempts)}
 	if skip != nil {
 		words := make([]int32, len(skip))
 		for i, out := range skip {
@@ -86,15 +86,14 @@ func (b *Backend[T]) Rewind(clk backend.Clock, tp backend.Tape[T], attempts int6
 
 // Back goes back by one attempt.
 func (b *Backend[T]) Back(clk backend.Clock, tp backend.Tape[T], keep []backend.Vec[T]) {
-	if !b.live() || !b.recordable("Back") {
+	if !b.live() {
 		return
 	}
 	c, t := b.clock(clk), b.tape(tp)
 	if len(keep) != int(t.view.keep) || c.lanes != t.lanes {
 		panic("gpu: a tape of another shape")
 	}
-	t.attempt--
-	launch(b, "tape", "tape_back", ceilDiv(int64(c.lanes), blockSize), 0, &rewindArgs{clk: c.view, tape: t.view, attempt: int32(t.attempt)})
+	launch(b, "tape", "tape_back", ceilDiv(int64(c.lanes), blockSize), 0, &tallyArgs{c.view, t.view})
 	t.move(c, names{"tape_restore", "tape_restore_1"}, keep)
 }
 

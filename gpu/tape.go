@@ -34,7 +34,6 @@ type tape[T backend.Float] struct {
 	size              int64
 	chunk             int64 // bytes of one
 	bound             int   // no lane has more steps
-	attempt           int64 // that Back has gone back to
 
 	chunks []driver.Ptr
 	tables []driver.Ptr // of chunks, on the device; the last is in use
@@ -70,7 +69,7 @@ func (b *Backend[T]) NewTape(lanes, rows, cols, keep int) (backend.Tape[T], erro
 		return nil, fmt.Errorf("gpu: a tape that keeps %d vectors a step: %w: at most %d fit", keep, backend.ErrUnsupported, maxKeep)
 	}
 	const header = 16
-	t := &tape[T]{owner: b, lanes: lanes, rows: rows, cols: cols, size: header + 8*int64(lanes)}
+	t := &tape[T]{owner: b, lanes: lanes, rows: rows, cols: cols, size: header + 12*int64(lanes)}
 	var err error
 	if t.mem, err = b.zeroed(t.size); err != nil {
 		return nil, err
@@ -126,6 +125,7 @@ func (b *Backend[T]) tape(tp backend.Tape[T]) *tape[T] {
 	if !ok || t.owner != b {
 		panic("gpu: tape of another backend")
 	}
+	b.pool.use(t.mem)
 	return t
 }
 
@@ -140,9 +140,9 @@ func tableCap(i int) int {
 	return 64 << i
 }
 
-// reserve makes room for another step on every lane. It does not wait.
-func (t *tape[T]) reserve() error {
-	t.bound++
+// reserve makes room for so many more steps on every lane. It does not wait.
+func (t *tape[T]) reserve(steps int) error {
+	t.bound += steps
 	t.first, t.window.count = nil, 0
 	return t.grow(t.bound)
 }
@@ -190,21 +190,22 @@ type tallyArgs struct {
 
 // Push appends the accepted steps to the tape.
 func (b *Backend[T]) Push(clk backend.Clock, tp backend.Tape[T], keep []backend.Vec[T]) {
-	if !b.live() || !b.recordable("Push") {
+	if !b.live() {
 		return
 	}
 	c, t := b.clock(clk), b.tape(tp)
 	if len(keep) != int(t.view.keep) || c.lanes != t.lanes {
 		panic("gpu: Push of another shape than the tape's")
 	}
-	if b.d.Failed() {
-		return
-	}
-	if err := t.reserve(); err != nil {
-		b.fail(err)
-		return
-	}
-	c.tape = t
+	b.hosted(func(times int) {
+		c.tape = t
+		if b.d.Failed() {
+			return
+		}
+		if err := t.reserve(times); err != nil {
+			b.fail(err)
+		}
+	})
 	t.move(c, names{"tape_push", "tape_push_1"}, keep)
 	launch(b, "tape", "tape_count", ceilDiv(int64(c.lanes), blockSize), 0, &tallyArgs{c.view, t.view})
 }

@@ -56,11 +56,16 @@ func fitData[T backend.Float](loss train.LossKind) train.Data[T] {
 // newFit makes an objective on dev, and where to start.
 func newFit[T backend.Float](t testing.TB, dev backend.Backend[T], loss train.Loss, step solver.Stepping) (*train.Trajectories[T], []T) {
 	t.Helper()
+	return newFitBy(t, dev, loss, solver.Settings{Method: solver.Bosh3, RTol: 1e-3, ATol: 1e-4, Stepping: step, MaxAttempts: 100})
+}
+
+func newFitBy[T backend.Float](t testing.TB, dev backend.Backend[T], loss train.Loss, set solver.Settings) (*train.Trajectories[T], []T) {
+	t.Helper()
 	m, err := mlp.New[T](mlp.Dense(mlp.Tanh, 2, 7, 2), mlp.Init{}, 9)
 	if err != nil {
 		t.Fatal(err)
 	}
-	s, err := solver.New(dev, m, solver.Settings{Method: solver.Bosh3, RTol: 1e-3, ATol: 1e-4, Stepping: step, MaxAttempts: 100})
+	s, err := solver.New(dev, m, set)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -155,6 +160,84 @@ func TestFit_MovesOnlyScalars(t *testing.T) {
 	}
 }
 
+// unrecorded is a device that records nothing.
+type unrecorded[T backend.Float] struct {
+	backend.Reverser[T]
+	backend.Trainer[T]
+}
+
+// An update that is replayed has the bits of one that is not, whatever differs from one
+// to the next: the learning rate, the batch, the times at which it has targets.
+func TestFit_ReplaysAreBitEqual(t *testing.T) {
+	dev := open[float32](t)
+	plain := unrecorded[float32]{dev, dev}
+	for name, set := range map[string]solver.Settings{
+		"one recording":  {Method: solver.Euler, Step: 0.1},
+		"many, fixed":    {Method: solver.Euler, Step: 0.9 / 70, Stepping: solver.PerSample},
+		"chosen jointly": {Method: solver.Bosh3, RTol: 1e-3, ATol: 1e-4},
+		"chosen alone":   {Method: solver.Tsit5, RTol: 1e-3, ATol: 1e-4, Stepping: solver.PerSample, FirstStep: 0.1},
+	} {
+		how := train.Settings[float32]{
+			Steps: 6, BatchSize: 4, ClipNorm: 0.1, Schedule: train.Schedule{Kind: train.Cosine}, Optimizer: train.Optimizer{Kind: train.AdamW},
+		}
+		obj, theta := newFitBy(t, backend.Backend[float32](dev), train.Loss{}, set)
+		before := dev.Counts().Graphs
+		got := fit(t, obj, theta, how)
+		if dev.Counts().Graphs == before {
+			t.Errorf("%s: nothing was replayed", name)
+		}
+		obj, theta = newFitBy[float32](t, plain, train.Loss{}, set)
+		before = dev.Counts().Graphs
+		want := fit(t, obj, theta, how)
+		if dev.Counts().Graphs != before {
+			t.Errorf("%s: something was recorded", name)
+		}
+		same := func(x, y train.Record) bool { return x.Loss == y.Loss && x.GradNorm == y.GradNorm && x.LR == y.LR }
+		if !slices.Equal(got.Theta, want.Theta) || !slices.Equal(got.Best, want.Best) || !slices.EqualFunc(got.History, want.History, same) {
+			t.Errorf("%s: θ is %v, without recordings %v", name, got.Theta, want.Theta)
+		}
+	}
+}
+
+// An update with few fixed steps is one replay and one wait. Others take three replays
+// beside two for every attempt, a launch that rewinds the clock and, where the host does
+// not know the number of attempts, two for every poll. The batch has no influence.
+func TestFit_Launches(t *testing.T) {
+	dev := open[float32](t)
+	perUpdate := func(set solver.Settings, batch int) gpu.Counts {
+		obj, theta := newFitBy(t, backend.Backend[float32](dev), train.Loss{}, set)
+		count := func(steps int) gpu.Counts {
+			before := dev.Counts()
+			fit(t, obj, theta, train.Settings[float32]{Steps: steps, BatchSize: batch})
+			after := dev.Counts()
+			return gpu.Counts{
+				Launches: after.Launches - after.Recorded - before.Launches + before.Recorded,
+				Graphs:   after.Graphs - before.Graphs, Waits: after.Waits - before.Waits,
+			}
+		}
+		count(2)                        // what is allocated once
+		few, many := count(2), count(4) // of an epoch of 6, or 2 and 4 epochs
+		return gpu.Counts{Launches: (many.Launches - few.Launches) / 2, Graphs: (many.Graphs - few.Graphs) / 2, Waits: (many.Waits - few.Waits) / 2}
+	}
+	for _, batch := range []int{2, samples} {
+		got := perUpdate(solver.Settings{Method: solver.Euler, Step: 0.1}, batch)
+		if want := (gpu.Counts{Graphs: 1, Waits: 1}); got != want {
+			t.Errorf("batch of %d, 9 steps: %+v, want %+v", batch, got, want)
+		}
+		const steps = 70
+		got = perUpdate(solver.Settings{Method: solver.Euler, Step: 0.9 / steps}, batch)
+		if want := (gpu.Counts{Launches: 1, Graphs: 3 + 2*steps, Waits: 1}); got != want {
+			t.Errorf("batch of %d, %d steps: %+v, want %+v", batch, steps, got, want)
+		}
+		// One poll, after as many attempts as the update before took, or two.
+		got = perUpdate(solver.Settings{Method: solver.Bosh3, RTol: 1e-2, ATol: 1e-2, FirstStep: 0.15}, batch)
+		t.Logf("batch of %d, chosen steps: %+v", batch, got)
+		if polls := got.Waits - 1; polls < 1 || polls > 2 || got.Launches != 1+2*polls || got.Graphs > 3+9+9 {
+			t.Errorf("batch of %d, chosen steps: %+v", batch, got)
+		}
+	}
+}
+
 // What goes wrong is said as on the host, and the last good parameters are kept.
 func TestFit_NonFinite(t *testing.T) {
 	for _, c := range []struct {
@@ -207,7 +290,7 @@ func TestFaults_InATrainingStep(t *testing.T) {
 		return slices.EqualFunc(got, want, func(x, y float64) bool { return math.Abs(x-y) < 1e-13 })
 	}
 	sweep(t, dev, near, func() ([]float64, error) {
-		r, err := train.Fit(context.Background(), obj, m.Theta, train.Settings[float64]{Steps: 1, BatchSize: 2})
+		r, err := train.Fit(context.Background(), obj, m.Theta, train.Settings[float64]{Steps: 2}) // the second is recorded
 		if err != nil {
 			return nil, err
 		}

@@ -46,6 +46,7 @@ func (b *Backend[T]) vec(v backend.Vec[T]) *vec[T] {
 	if !ok || x.mem.owner != b {
 		panic("gpu: vector of another backend, or freed")
 	}
+	b.pool.use(x.mem.whole.ptr)
 	return x
 }
 

@@ -13,9 +13,6 @@
 // Reference: Start, ProposeStep, Advance and Poll in cpu/clock.go.
 #include "reduce.cuh"
 
-// backend.Status.
-enum { RUNNING, DONE, TOO_MANY_ATTEMPTS, STEP_TOO_SMALL, NOT_FINITE, CANCELLED, STOPPED };
-
 // backend.Handover.
 enum { HAND_NOTHING, HAND_LAST, HAND_SAVING };
 
@@ -401,6 +398,7 @@ extern "C" __global__ void clock_propose(ProposeArgs a) {
 // tape.
 struct Progress {
     long long accepted, rejected;
+    long long attempts; // the most that a lane made
     double left, t; // of the running lane that is furthest behind
     int running, failed;
     int lane; // which that is, or -1
@@ -408,6 +406,7 @@ struct Progress {
 
     __device__ void add(const Progress &o) {
         accepted += o.accepted, rejected += o.rejected, running += o.running, failed += o.failed;
+        attempts = max(attempts, o.attempts);
         if (o.lane >= 0 && (lane < 0 || o.left > left || (o.left == left && o.lane < lane)))
             left = o.left, t = o.t, lane = o.lane;
     }
@@ -428,7 +427,9 @@ extern "C" __global__ void __launch_bounds__(BLOCK) clock_poll(PollArgs a) {
     for (int i = 0; i < POLL_LANES; i += BLOCK) {
         const long long lane = (long long)blockIdx.x * POLL_LANES + i + threadIdx.x;
         if (lane >= c.lanes) break;
-        Progress one = {c.wide(WIDE_ACCEPTED, lane), c.wide(WIDE_REJECTED, lane), 0, 0, 0, 0, -1, 0};
+        Progress one = {};
+        one.accepted = c.wide(WIDE_ACCEPTED, lane), one.rejected = c.wide(WIDE_REJECTED, lane);
+        one.attempts = one.accepted + one.rejected, one.lane = -1;
         const int status = c.word(WORD_STATUS, lane);
         if (status == RUNNING) {
             one.running = 1;

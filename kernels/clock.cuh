@@ -39,6 +39,9 @@ enum Word {
     WORD_COUNT
 };
 
+// backend.Status.
+enum { RUNNING, DONE, TOO_MANY_ATTEMPTS, STEP_TOO_SMALL, NOT_FINITE, CANCELLED, STOPPED };
+
 enum {
     FLAG_LANDING = 1,  // the step ends on the next stop
     FLAG_CUT = 2,      // it is shorter than want for it

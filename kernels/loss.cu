@@ -6,7 +6,8 @@
 //
 // In double; sums in an order that depends on the number of targets alone. pred and
 // grad are [n] elements, or [n][C] for cross-entropy; y and w are [n]. What weighs 0
-// is not looked at, and its derivative is 0.
+// is not looked at, and its derivative is 0. The loss of a solve is NaN unless all lanes
+// of its clock have arrived.
 //
 // sum: a block owns CHUNK targets, a thread every BLOCK-th. rows_sum: a block owns CHUNK
 //   rows of logits, a team of 1 to 32 threads of a warp every (BLOCK/team)-th.
@@ -34,6 +35,7 @@ template <class T> struct LossArgs {
     int classes, team; // of cross-entropy
     int kind, mean;
     int blocks, unused;
+    ClockView solve; // of no lanes if the predictions are not a solve's
 };
 
 template <class T> static __device__ double weight(const LossArgs<T> &a, long long i) {
@@ -125,9 +127,12 @@ template <class T> static __device__ void rows_sum(const LossArgs<T> &a) {
 
 template <class T> static __device__ void loss_finish(const LossArgs<T> &a) {
     const LossSum sum = add_partials(a.partial, a.blocks);
+    int early = 0;
+    for (int lane = threadIdx.x; lane < a.solve.lanes; lane += BLOCK) early |= a.solve.word(WORD_STATUS, lane) != DONE;
+    early = __syncthreads_or(early);
     if (threadIdx.x) return;
     a.out->scale = a.mean ? 1 / sum.weight : 1;
-    a.out->loss = sum.loss * a.out->scale;
+    a.out->loss = early ? nan("") : sum.loss * a.out->scale;
     a.out->weight = sum.weight;
     a.out->norm = 0;
     a.out->bad = NONE;

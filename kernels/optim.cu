@@ -7,6 +7,9 @@
 //
 // and nothing if the loss or the norm is not finite. grad, theta, m, v, a are [n].
 //
+// What differs from one update to the next is read from memory, so that a recorded launch
+// can be replayed.
+//
 // norm, norm_scaled: ‖grad‖ in double, a block owns CHUNK elements; the second is for
 //   squares that overflowed, or lost digits below the smallest normal number.
 // finish, finish_scaled: one block adds the blocks. update: a thread owns an element.
@@ -19,11 +22,21 @@ struct SquareSum {
     __device__ void add(const SquareSum &o) { sum += o.sum, largest = fmax(largest, o.largest); }
 };
 
+enum OptimizerKind { ADAM, ADAMW, RMSPROP, SGD };
+
+// Factors are those of one update.
+template <class T> struct Factors {
+    int kind, nesterov;
+    double limit; // of the gradient's norm, 0: none
+    // b1, c1: of m and g in m; b2, c2: of v and g² in v.
+    T step, decay, keep, b1, c1, b2, c2, eps, root;
+};
+
 template <class T> struct NormArgs {
     const T *grad;
     SquareSum *partial;
     Outcome *out;
-    double limit; // 0: none
+    const Factors<T> *factors;
     long long n;
     int blocks, unused;
 };
@@ -52,53 +65,50 @@ template <class T> static __device__ void measure(const NormArgs<T> &a, bool sca
     const bool lost = isinf(s.sum) || s.sum < 0x1p-960;
     // A power of two, so that nothing is rounded.
     out.shift = !scaled && lost && s.largest > 0 && isfinite(s.largest) ? exp2((double)min(-ilogb(s.largest), 1000)) : 0;
-    const double c = a.limit > 0 ? a.limit / (out.norm + 1e-6) : 1;
+    const double limit = a.factors->limit, c = limit > 0 ? limit / (out.norm + 1e-6) : 1;
     out.clip = c < 1 && isfinite(out.norm) ? c : 1;
 }
-
-enum OptimizerKind { ADAM, ADAMW, RMSPROP, SGD };
 
 template <class T> struct UpdateArgs {
     T *theta, *m, *v, *a; // m, v, a null where the formulas have none
     const T *grad;
     Outcome *out;
+    const Factors<T> *factors;
     long long n;
-    int kind, nesterov;
-    // b1, c1: of m and g in m; b2, c2: of v and g² in v.
-    T step, decay, keep, b1, c1, b2, c2, eps, root;
 };
 
 template <class T> static __device__ void update(const UpdateArgs<T> &a) {
     const long long i = (long long)blockIdx.x * BLOCK + threadIdx.x;
     if (i >= a.n || !a.out->sound()) return;
+    const Factors<T> f = *a.factors;
     const double clip = a.out->clip;
     const T p = a.theta[i], grad = a.grad[i];
-    T g = (clip < 1 ? (T)(clip * (double)grad) : grad) + a.decay * p, next;
-    if (a.kind <= ADAMW) {
-        const T m = a.b1 * a.m[i] + a.c1 * g, v = a.b2 * a.v[i] + a.c2 * g * g;
+    T g = (clip < 1 ? (T)(clip * (double)grad) : grad) + f.decay * p, next;
+    if (f.kind <= ADAMW) {
+        const T m = f.b1 * a.m[i] + f.c1 * g, v = f.b2 * a.v[i] + f.c2 * g * g;
         a.m[i] = m, a.v[i] = v;
-        next = a.keep * p - a.step * m / (sqrt(v) * a.root + a.eps);
-    } else if (a.kind == RMSPROP) {
-        T v = a.b2 * a.v[i] + a.c2 * g * g;
+        next = f.keep * p - f.step * m / (sqrt(v) * f.root + f.eps);
+    } else if (f.kind == RMSPROP) {
+        T v = f.b2 * a.v[i] + f.c2 * g * g;
         a.v[i] = v;
         if (a.a) {
-            const T mean = a.b2 * a.a[i] + a.c2 * g;
+            const T mean = f.b2 * a.a[i] + f.c2 * g;
             a.a[i] = mean;
             v = fmax(v - mean * mean, (T)0); // a variance, which rounding can make negative
         }
-        T d = g / (sqrt(v) + a.eps);
+        T d = g / (sqrt(v) + f.eps);
         if (a.m) {
-            d += a.b1 * a.m[i];
+            d += f.b1 * a.m[i];
             a.m[i] = d;
         }
-        next = p - a.step * d;
+        next = p - f.step * d;
     } else {
         if (a.m) {
-            const T m = a.b1 * a.m[i] + a.c1 * g;
+            const T m = f.b1 * a.m[i] + f.c1 * g;
             a.m[i] = m;
-            g = a.nesterov ? g + a.b1 * m : m;
+            g = f.nesterov ? g + f.b1 * m : m;
         }
-        next = p - a.step * g;
+        next = p - f.step * g;
     }
     a.theta[i] = next;
     if (!isfinite(next)) atomicMin(&a.out->bad, i);

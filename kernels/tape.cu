@@ -30,7 +30,7 @@ enum { STEP_ATTEMPT, STEP_SAVE_FROM, STEP_SAVE, STEP_HIT, STEP_SELECT, STEP_WORD
 // TapeView stays the same while the tape grows: what changes is behind chunks.
 struct TapeView {
     char *const *const *chunks;
-    int *counts;  // steps on each lane, then those of them that back has not reached
+    int *counts;  // steps on each lane, those of them that back has not reached, and its attempt
     int *longest; // the largest of them
     long long data; // bytes from a chunk's start to its data
     int per, keep, lanes, unused;
@@ -44,6 +44,7 @@ struct TapeView {
         return words[((long long)which * per + step % per) * lanes + lane];
     }
     __device__ int &left(int lane) const { return counts[lanes + lane]; }
+    __device__ int &attempt(int lane) const { return counts[2 * lanes + lane]; }
     template <class T> __device__ T *vec(int step, int m, long long total) const {
         return (T *)(chunk(step) + data) + ((long long)(step % per) * keep + m) * total;
     }
@@ -65,7 +66,7 @@ template <int V, class T> static __device__ void push(const PushArgs<T> &a) {
     for (int m = 0; m < a.tape.keep; m++) store<V>(dst + m * a.x.total, e, load<V>(a.src[m], e));
 }
 
-struct CountArgs {
+struct CountArgs { // of back, too
     ClockView clk;
     TapeView tape;
 };
@@ -124,25 +125,26 @@ struct RewindArgs {
     ClockView clk;
     TapeView tape;
     const int *skip; // 1 for lanes that are left out, or null
-    int attempt, unused;
+    int attempts, unused;
 };
 
 extern "C" __global__ void __launch_bounds__(BLOCK) tape_rewind(RewindArgs a) {
     const int lane = blockIdx.x * BLOCK + threadIdx.x;
     if (lane >= a.clk.lanes) return;
     int left = a.skip && a.skip[lane] ? 0 : a.tape.counts[lane];
-    while (left > 0 && a.tape.word(STEP_ATTEMPT, left - 1, lane) > a.attempt) left--;
+    while (left > 0 && a.tape.word(STEP_ATTEMPT, left - 1, lane) > a.attempts) left--;
     a.tape.left(lane) = left;
+    a.tape.attempt(lane) = a.attempts + 1;
     a.clk.word(WORD_SELECT, lane) &= 1 << ROWS_RUNNING | 1 << ROWS_STALE;
     a.clk.word(WORD_HIT, lane) = -1;
 }
 
-extern "C" __global__ void __launch_bounds__(BLOCK) tape_back(RewindArgs a) {
+extern "C" __global__ void __launch_bounds__(BLOCK) tape_back(CountArgs a) {
     const int lane = blockIdx.x * BLOCK + threadIdx.x;
     if (lane >= a.clk.lanes) return;
-    const int step = a.tape.left(lane) - 1;
+    const int step = a.tape.left(lane) - 1, attempt = --a.tape.attempt(lane);
     int select = a.clk.word(WORD_SELECT, lane) & (1 << ROWS_RUNNING | 1 << ROWS_STALE), hit = -1;
-    if (step >= 0 && a.tape.word(STEP_ATTEMPT, step, lane) == a.attempt) {
+    if (step >= 0 && a.tape.word(STEP_ATTEMPT, step, lane) == attempt) {
         a.tape.left(lane) = step;
         select |= a.tape.word(STEP_SELECT, step, lane);
         hit = a.tape.word(STEP_HIT, step, lane);

@@ -1,7 +1,6 @@
 package solver_test
 
 import (
-	"fmt"
 	"sync"
 	"testing"
 
@@ -129,33 +128,4 @@ func TestSolver_ReusesItsMemory(t *testing.T) {
 			t.Errorf("dense %v: %d bytes are held after Close", dense, n)
 		}
 	}
-}
-
-func BenchmarkSolve(b *testing.B) {
-	for _, m := range []solver.Method{solver.Dopri5, solver.Tsit5} {
-		for _, c := range []struct{ batch, width int }{{1, 50}, {128, 64}} {
-			benchmarkSolve[float32](b, m, "f32", c.batch, c.width)
-			benchmarkSolve[float64](b, m, "f64", c.batch, c.width)
-		}
-	}
-}
-
-func benchmarkSolve[T backend.Float](b *testing.B, m solver.Method, name string, batch, width int) {
-	b.Run(fmt.Sprintf("%s/%s/B=%d/D=2/W=%d", m, name, batch, width), func(b *testing.B) {
-		s := open(b, model[T](b, 2, width, width, 2), solver.Settings{Method: m, RTol: 1e-5, ATol: 1e-6})
-		z0 := make([]T, 2*batch)
-		for i := range z0 {
-			z0[i] = T(i%7) / 4
-		}
-		b.ReportAllocs()
-		var evaluations int64
-		for b.Loop() {
-			sol, err := s.Solve(background, z0, []float64{0, 2})
-			if err != nil {
-				b.Fatal(err)
-			}
-			evaluations = sol.Evaluations()
-		}
-		b.ReportMetric(float64(evaluations), "evals/solve")
-	})
 }

@@ -23,6 +23,9 @@ func (t *Trajectories[T]) Identity() (map[string]string, error) {
 		set.Progress = nil
 		adj = fmt.Sprintf("%+v", set)
 	}
+	if t.set.Adjoint.StepSizes {
+		adj += ", step sizes differentiated"
+	}
 	f, err := t.probe()
 	return map[string]string{
 		"right-hand side": f,

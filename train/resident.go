@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/seed-5f5774c8/neuralode/adjoint"
 	"github.com/seed-5f5774c8/neuralode/backend"
 	"github.com/seed-5f5774c8/neuralode/solver"
 )
@@ -18,13 +19,15 @@ type resident[T backend.Float] struct {
 	dev     backend.Backend[T]
 	learner backend.Learner[T]
 	// seen says for every time after the first which samples have a target then.
-	seen [][]bool
+	seen  [][]bool
+	jumps []int // the times with any
 
 	z0, y, w           backend.Vec[T] // of all samples; w may be nil
 	theta, good, best  backend.Vec[T] // θ is copied to the solver for every update
 	m, v, a            backend.Vec[T]
 	batch              int // what the next are made for
 	pred, yb, wb, dLdz backend.Vec[T]
+	update             *adjoint.DeviceStep[T] // with them
 
 	// ahead: the device's θ, good and moments are newer than the host's; better: so is
 	// its best.
@@ -58,6 +61,11 @@ func newResident[T backend.Float](obj Objective[T], s *state[T]) (*resident[T], 
 		return nil, fmt.Errorf("train: %w", err)
 	}
 	r.seen = t.seen()
+	for i, seen := range r.seen {
+		if slices.Contains(seen, true) {
+			r.jumps = append(r.jumps, i+1)
+		}
+	}
 	return r, nil
 }
 
@@ -163,33 +171,21 @@ func (r *resident[T]) step(ctx context.Context, batch []int, o backend.Optimizer
 	if len(jumps) == 0 {
 		return out, errHost
 	}
+	if t.adj.Method() == adjoint.Discrete { // where times that do not count cost nothing
+		jumps = r.jumps
+	}
 	err = t.s.OnDevice(func(d *solver.Device[T]) error {
 		if err := r.fit(len(batch)); err != nil {
 			return err
 		}
-		r.dev.Copy(d.Field.Params(), r.theta)
+		if r.update == nil || !slices.Equal(r.update.Jumps, jumps) {
+			r.update = r.newUpdate(d, jumps)
+		}
+		r.learner.Prepare(batch, o)
 		d.ParamsChanged()
-		z0 := r.pred.Block(0)
-		moves := []backend.Move[T]{{Dst: z0, Src: r.z0}, {Dst: r.yb, Src: r.y}}
-		if r.w != nil {
-			moves = append(moves, backend.Move[T]{Dst: r.wb, Src: r.w})
-		}
-		r.learner.Gather(batch, moves)
-		table, err := t.adj.SolveOnDevice(ctx, d, z0, t.data.Times)
-		if err != nil {
+		if err := t.adj.StepOnDevice(ctx, d, r.update); err != nil {
 			return err
 		}
-		for i := range len(t.data.Times) - 1 {
-			r.dev.Copy(r.pred.Block(i+1), table.Block(i))
-		}
-		l := t.set.Loss
-		r.learner.Loss(backend.Loss{Kind: backend.LossKind(l.Kind), Mean: l.Reduction == Mean, Delta: l.delta()}, r.pred, r.yb, r.wb, r.dLdz)
-		grad, err := t.adj.OnDevice(ctx, d, t.data.Times, jumps, r.pred, r.dLdz)
-		if err != nil {
-			return err
-		}
-		r.dev.Copy(r.good, r.theta)
-		r.learner.Update(o, r.theta, grad, r.m, r.v, r.a)
 		out, err = r.learner.Outcome()
 		return err
 	})
@@ -205,13 +201,35 @@ func (r *resident[T]) step(ctx context.Context, batch []int, o backend.Optimizer
 	return out, nil
 }
 
+// newUpdate makes what is the same in all updates with the vectors of a batch.
+func (r *resident[T]) newUpdate(d *solver.Device[T], jumps []int) *adjoint.DeviceStep[T] {
+	u := &adjoint.DeviceStep[T]{Times: r.t.data.Times, Jumps: jumps, States: r.pred, DLdz: r.dLdz}
+	moves := []backend.Move[T]{{Dst: r.pred.Block(0), Src: r.z0}, {Dst: r.yb, Src: r.y}}
+	if r.w != nil {
+		moves = append(moves, backend.Move[T]{Dst: r.wb, Src: r.w})
+	}
+	theta := d.Field.Params()
+	u.Before = func() {
+		r.dev.Copy(theta, r.theta)
+		r.learner.Gather(moves)
+	}
+	l := r.t.set.Loss
+	loss := backend.Loss{Kind: backend.LossKind(l.Kind), Mean: l.Reduction == Mean, Delta: l.delta()}
+	u.Loss = func(solve backend.Clock) { r.learner.Loss(loss, solve, r.pred, r.yb, r.wb, r.dLdz) }
+	u.After = func(grad backend.Vec[T]) {
+		r.dev.Copy(r.good, r.theta)
+		r.learner.Update(r.theta, grad, r.m, r.v, r.a)
+	}
+	return u
+}
+
 // fit makes the vectors of a batch of n.
 func (r *resident[T]) fit(n int) error {
 	if n == r.batch {
 		return nil
 	}
 	r.free(r.batchVecs())
-	r.batch = 0
+	r.batch, r.update = 0, nil
 	like := func(v backend.Vec[T]) (backend.Vec[T], error) {
 		blocks, _, cols := v.Shape()
 		return r.dev.NewVec(blocks, n, cols)

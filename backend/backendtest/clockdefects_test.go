@@ -123,6 +123,7 @@ func clockDefects[T backend.Float]() []defect[T] {
 		poll("failures uncounted", func(p *backend.Progress) { p.Failed = 0 }),
 		poll("the time of another lane", func(p *backend.Progress) { p.T += 0.1 }),
 		poll("rejections counted as accepted", func(p *backend.Progress) { p.Accepted, p.Rejected = p.Accepted+p.Rejected, 0 }),
+		poll("attempts of all lanes", func(p *backend.Progress) { p.Attempts = p.Accepted + p.Rejected }),
 		lanes("h without its sign", func(l *backend.Lane) { l.H = math.Abs(l.H) }),
 		lanes("h in place of the proposal", func(l *backend.Lane) { l.Next = math.Abs(l.H) }),
 		lanes("the last h as the smallest", func(l *backend.Lane) { l.SmallestH = math.Abs(l.LastH) }),

@@ -371,6 +371,7 @@ func (c *refClock) progress() (p backend.Progress) {
 		l := &c.lanes[i]
 		p.Accepted += l.numAccepted
 		p.Rejected += l.numRejected
+		p.Attempts = max(p.Attempts, l.numAccepted+l.numRejected)
 		switch {
 		case l.status == backend.StatusRunning:
 			p.Running++

@@ -90,7 +90,7 @@ func (t *timer[T]) verify(verb string) {
 		want.T = p.T // which of the ends it is is not said
 	}
 	if p.Running != want.Running || p.Failed != want.Failed || p.Accepted != want.Accepted || p.Rejected != want.Rejected ||
-		math.Abs(p.T-want.T) > t.slack() {
+		p.Attempts != want.Attempts || math.Abs(p.T-want.T) > t.slack() {
 		t.s.Errorf("%s: Poll says %+v, want %+v", verb, p, want)
 	}
 	for i, got := range t.lanes() {

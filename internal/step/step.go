@@ -113,8 +113,8 @@ type Loop[T backend.Float] struct {
 	// Tables are the outputs of every block of the state; Table is the first's.
 	Tables []backend.Vec[T]
 	Tape   backend.Tape[T]
-	// Attempts is the number of attempted steps since Start: of those enqueued, which
-	// may be more than any lane made.
+	// Attempts is the number of attempted steps since Start: while lanes run of those
+	// enqueued, and then the most that a lane made.
 	Attempts int
 	Last     backend.Progress // of the last poll
 	stages   int
@@ -135,6 +135,7 @@ type Loop[T backend.Float] struct {
 	recorder backend.Recorder // nil if the device has none
 	recorded Recorded
 	sequence func() // attempt, made once
+	replayed int    // attempts before the first poll if Start was replayed, or 0
 }
 
 // New allocates the memory of a loop.
@@ -391,7 +392,7 @@ func (l *Loop[T]) Start(ctx context.Context, spans ...backend.Span) (err error) 
 			}
 		}
 	}
-	l.Attempts, l.Last = 0, backend.Progress{Running: l.Lanes}
+	l.Attempts, l.Last, l.replayed = 0, backend.Progress{Running: l.Lanes}, 0
 	b.Start(l.Clock, spans...)
 	l.err = nil
 	l.hook(Hook[T].Begin)
@@ -404,15 +405,32 @@ func (l *Loop[T]) Start(ctx context.Context, spans ...backend.Span) (err error) 
 	return nil
 }
 
+// Replayed says that a recording which holds a Start was replayed, of a solve that may
+// take so many attempts: how far it is is not asked before them.
+func (l *Loop[T]) Replayed(attempts int) {
+	const most = 256 // what is enqueued is not cancelled
+	l.Attempts, l.Last, l.replayed = 0, backend.Progress{Running: l.Lanes}, min(max(attempts, 1), most)
+}
+
+// Attempt enqueues one attempted step of every running lane, to be recorded.
+func (l *Loop[T]) Attempt() { l.attempt() }
+
+// Repeat makes n attempts after a Start that was replayed, without asking how far the
+// solve is.
+func (l *Loop[T]) Repeat(ctx context.Context, n int) error {
+	return l.recorded.Chunks(ctx, l.recorder, n, l.sequence)
+}
+
 // Continue goes on with a solve until every lane has ended, ctx has, or `attempts`
 // attempts were made since Start.
 func (l *Loop[T]) Continue(ctx context.Context, attempts int) (backend.Progress, error) {
 	p := backend.Progress{Running: l.Lanes}
 	for p.Running > 0 && ctx.Err() == nil && l.Attempts < attempts {
-		n := 1
+		n := max(l.replayed, 1)
 		if l.Attempts > 0 {
-			n = min(l.interval(l.Attempts), attempts-l.Attempts)
+			n = l.interval(l.Attempts)
 		}
+		n = min(n, attempts-l.Attempts)
 		l.enqueue(n)
 		l.Attempts += n
 		if l.err != nil {
@@ -423,6 +441,9 @@ func (l *Loop[T]) Continue(ctx context.Context, attempts int) (backend.Progress,
 			return p, err
 		}
 		l.Last = p
+		if p.Running == 0 { // those after the last that did something do not count
+			l.Attempts = min(l.Attempts, int(p.Attempts))
+		}
 		if l.Poll != nil {
 			l.Poll(p)
 		}
@@ -445,7 +466,7 @@ func (l *Loop[T]) interval(n int) int {
 // each solve runs as it is: what a verb has to do once, as when parameters have changed,
 // it does there.
 func (l *Loop[T]) enqueue(n int) {
-	if l.Attempts == 0 || l.recorder == nil || l.Hook != nil {
+	if l.Attempts == 0 && l.replayed == 0 || l.recorder == nil || l.Hook != nil {
 		for range n {
 			l.attempt()
 		}
@@ -462,37 +483,52 @@ type Recorded struct {
 
 // Run enqueues the sequence n times. Without a recorder it runs as it is.
 func (r *Recorded) Run(recorder backend.Recorder, n int, sequence func()) {
-	if recorder != nil && !r.plain {
-		if r.recording != nil && r.recording.Replay(n) {
-			return
-		}
-		r.Close()
-		var err error
-		if r.recording, err = recorder.Record(sequence); err == nil && r.recording.Replay(n) {
-			return
-		}
-		r.plain = true
+	if r.Replay(recorder, n, sequence) {
+		return
 	}
 	for range n {
 		sequence()
 	}
 }
 
+// Replay enqueues the sequence n times by a recording. It reports false, and has enqueued
+// nothing, if there is none.
+func (r *Recorded) Replay(recorder backend.Recorder, n int, sequence func()) bool {
+	if recorder == nil || r.plain {
+		return false
+	}
+	if r.recording != nil && r.recording.Replay(n) {
+		return true
+	}
+	r.Close()
+	var err error
+	if r.recording, err = recorder.Record(sequence); err == nil && r.recording.Replay(n) {
+		return true
+	}
+	r.plain = true
+	return false
+}
+
 // Repeat enqueues the sequence n times, the first of them as it is, until ctx ends.
 func (r *Recorded) Repeat(ctx context.Context, recorder backend.Recorder, n int, sequence func()) error {
+	if n == 0 {
+		return nil
+	}
+	if err := context.Cause(ctx); err != nil {
+		return err
+	}
+	sequence()
+	return r.Chunks(ctx, recorder, n-1, sequence)
+}
+
+// Chunks is Run, until ctx ends.
+func (r *Recorded) Chunks(ctx context.Context, recorder backend.Recorder, n int, sequence func()) error {
 	const most = 64 // at a time
-	for first := true; n > 0; first = false {
+	for ; n > 0; n -= most {
 		if err := context.Cause(ctx); err != nil {
 			return err
 		}
-		if first {
-			sequence()
-			n--
-			continue
-		}
-		now := min(n, most)
-		r.Run(recorder, now, sequence)
-		n -= now
+		r.Run(recorder, min(n, most), sequence)
 	}
 	return nil
 }

@@ -113,6 +113,7 @@ type Device struct {
 // Counts says what a device was asked to do.
 type Counts struct {
 	Launches         int64 // kernels, those of graphs counted at every replay
+	Recorded         int64 // of these, those of graphs
 	Graphs           int64 // replays
 	Waits            int64 // for everything enqueued
 	ToDevice, ToHost int64 // bytes copied

@@ -202,6 +202,7 @@ func (g *Graph) Launch() {
 		}
 		g.d.counts.Graphs++
 		g.d.counts.Launches += g.launches
+		g.d.counts.Recorded += g.launches
 		g.d.check("cuGraphLaunch", "", launchGraph(g.exec, g.d.stream))
 	}
 	g.d.exit()

@@ -53,6 +53,7 @@ var ways = []way{
 	{"discrete, stages kept", adjoint.Settings{Method: adjoint.Discrete}, 0},
 	{"discrete, states kept", adjoint.Settings{Method: adjoint.Discrete, Store: adjoint.States}, 0},
 	{"discrete, 4 KiB", adjoint.Settings{Method: adjoint.Discrete, Budget: 4096}, 0},
+	{"discrete, step sizes too", adjoint.Settings{Method: adjoint.Discrete, StepSizes: true}, 0},
 	{"continuous", adjoint.Settings{Method: adjoint.Continuous}, 0},
 	{"continuous, full norm", adjoint.Settings{Method: adjoint.Continuous, FullNorm: true}, 0},
 	{"interpolating", adjoint.Settings{Method: adjoint.Interpolating}, 0},
@@ -217,6 +218,6 @@ func (t *task) row(w io.Writer, by way, runs int) error {
 	if err != nil {
 		return err
 	}
-	t.print(w, by.name, slices.Concat(r.g.Z0, r.g.Theta), r.forward, r.g.Stats[0].Evaluations, r.g.Memory, median)
+	t.print(w, by.name, slices.Concat(r.g.Z0, r.g.Theta), r.forward, r.g.Stats[0].Evaluations, r.g.Memory+r.g.HostMemory, median)
 	return nil
 }
