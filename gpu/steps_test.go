@@ -441,7 +441,7 @@ func TestArgs_SizesMatchKernels(t *testing.T) {
 		got, want uintptr
 	}{
 		{"ClockView", unsafe.Sizeof(clockView{}), 40}, {"SpanView", unsafe.Sizeof(spanView{}), 104},
-		{"Progress", unsafe.Sizeof(progress{}), 48}, {"TapeView", unsafe.Sizeof(tapeView{}), 48},
+		{"Progress", unsafe.Sizeof(progress{}), 56}, {"TapeView", unsafe.Sizeof(tapeView{}), 48},
 	} {
 		if c.got != c.want {
 			t.Errorf("%s has %d bytes, and %d on the device", c.what, c.got, c.want)
