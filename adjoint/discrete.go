@@ -2,7 +2,6 @@ package adjoint
 
 import (
 	"context"
-	"errors"
 	"fmt"
 
 	"github.com/seed-5f5774c8/neuralode/backend"
@@ -25,7 +24,8 @@ import (
 // evaluation of its own; nor do outputs that read it.
 type discrete[T backend.Float] struct {
 	rec    recording[T]
-	mem    *reversal[T] // made for rec's loop
+	again  *repetition[T] // rec's hook, where it makes attempts again and there are events
+	mem    *reversal[T]   // made for rec's loop
 	replay replay[T]
 }
 
@@ -36,11 +36,13 @@ func newDiscrete[T backend.Float](dev *solver.Device[T], set *Settings) (*discre
 		return nil, fmt.Errorf("adjoint: Settings.Store is %d; use Stages or States", set.Store)
 	case set.Budget < 0 || set.HostBudget < 0 || set.HostBudget > 0 && set.Budget == 0:
 		return nil, fmt.Errorf("adjoint: Settings.Budget is %d bytes and HostBudget %d; give positive numbers, 0 for no limit, and no HostBudget without a Budget", set.Budget, set.HostBudget)
-	case set.Budget > 0 && len(solver.EventsOf(dev)) > 0:
-		return nil, errors.New("adjoint: Settings.Budget and events do not go together yet; leave the budget out, and set Store to States if memory is short")
 	case set.Budget > 0:
 		d.rec.limit = &checkpoints[T]{budget: set.Budget, host: set.HostBudget}
 		d.rec.keep = step.KeepStates
+		if events := solver.EventsOf(dev); len(events) > 0 {
+			d.again = &repetition[T]{events: events}
+			d.rec.with = func(c *step.Config[T]) { d.again.inner, c.Hook = c.Hook, d.again }
+		}
 	case set.Store == States:
 		d.rec.keep = step.KeepStates
 	}
@@ -104,6 +106,7 @@ func (d *discrete[T]) gradient(ctx context.Context, dev *solver.Device[T], sol *
 			return err
 		}
 		defer through.free()
+		d.again.of(sol)
 		g.Events = through.theta
 	}
 	if err := d.reverse(ctx, skip, g.Stats, through); err != nil {

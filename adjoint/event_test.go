@@ -2,6 +2,7 @@ package adjoint_test
 
 import (
 	"math"
+	"slices"
 	"testing"
 
 	"github.com/seed-5f5774c8/neuralode/adjoint"
@@ -162,8 +163,6 @@ func TestEvent_GradientOfACrossing(t *testing.T) {
 	closeTo(t, "dL/dz0", g.Z0, differences(z0, 1e-5, only), 1e-7)
 	closeTo(t, "dL/d(level)", g.Events[0], differences(cross.Theta, 1e-5, only), 1e-7)
 
-	_, err = adjoint.New(s, adjoint.Settings{Budget: 1e6})
-	wants(t, err, "Budget", "events")
 	c, err := adjoint.New(s, adjoint.Settings{Method: adjoint.Continuous})
 	if err != nil {
 		t.Fatal(err)
@@ -258,3 +257,67 @@ func TestEvent_SensitivityMatchesAdjoint(t *testing.T) {
 func pendulum[T field.Number](_ T, z, th, dz []T) { dz[0], dz[1] = z[1], -th[0]*field.Sin(z[0]) }
 
 func level[T field.Number](_ T, z, th []T) T { return z[0] - th[0] }
+
+// A budget of memory goes together with events: the steps that are made again meet the
+// events of the first time, and the gradient is the same to the last bit. One sample
+// bounces, one stops at the ground, one fails at too many events, one is only watched.
+func TestEvent_Budget(t *testing.T) {
+	bounces, ground := bouncing(0.9, 0.05), bouncing(0, -30)
+	ground.Terminal, ground.Reset, ground.Name = true, nil, "ground"
+	bounces.Max = 12
+	apex := solver.NewEvent[float64](nil, speed[float64], speed[field.Dual], nil, nil)
+	f := field.New(3, []float64{0.05}, ball[float64], ball[field.Dual])
+	for _, method := range []solver.Method{solver.Tsit5, solver.Dopri8, solver.Bosh3} {
+		set := solver.Settings{Stepping: solver.PerSample, Method: method, RTol: 1e-6, ATol: 1e-8, MaxStep: 0.05}
+		s := newSolver(t, f, set, bounces, ground, apex)
+		z0 := []float64{1, 0.3, 9.81, -3, 2, 9.81, 0.06, 0, 90, 3, -1, 0.2}
+		sol, err := s.Solve(ctx, z0, []float64{0, 0.7, 1.9, 3})
+		if err == nil || sol.Status[0] != solver.Done || sol.Status[1] != solver.Stopped || sol.Status[2] != solver.TooManyEvents || sol.Status[3] != solver.Done {
+			t.Fatalf("%v: %v, %v", method, sol.Status, err)
+		}
+		a, cot := make([]float64, len(sol.Y)), make([][]adjoint.EventCotangent[float64], 4)
+		for i := range sol.Y {
+			if b := i / 3 % 4; sol.Reached(i/12, b) {
+				a[i] = math.Sin(float64(i))
+			}
+		}
+		for b, found := range sol.Events {
+			for i := range found {
+				w := math.Cos(float64(i + 3*b))
+				cot[b] = append(cot[b], adjoint.EventCotangent[float64]{T: w, After: []float64{0, 2 * w, 0}, Before: []float64{0, w * w, 0}})
+			}
+		}
+		at := func(set adjoint.Settings) *adjoint.Gradient[float64] {
+			rev, err := adjoint.New(s, set)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer rev.Close()
+			var g *adjoint.Gradient[float64]
+			for range 2 { // the second time it solves again
+				if g, err = rev.GradientsEvents(ctx, sol, a, cot); err != nil {
+					t.Fatal(err)
+				}
+			}
+			return g
+		}
+		want := at(adjoint.Settings{Store: adjoint.States})
+		for _, part := range []float64{0.7, 0.3, 0.1} {
+			budget := int64(part * float64(want.Memory))
+			for _, host := range []int64{0, budget} {
+				g := at(adjoint.Settings{Budget: budget, HostBudget: host})
+				if !slices.Equal(g.Z0, want.Z0) || !slices.Equal(g.Theta, want.Theta) || !slices.Equal(g.Times, want.Times) || !slices.Equal(g.Events[0], want.Events[0]) || !slices.Equal(g.Events[1], want.Events[1]) {
+					t.Errorf("%v, budget %d and %d: another gradient", method, budget, host)
+				}
+				if g.Memory > budget || g.HostMemory > host || !g.Masked[2] {
+					t.Errorf("%v, budget %d and %d: %d and %d bytes, masked %v", method, budget, host, g.Memory, g.HostMemory, g.Masked)
+				}
+				if part < 0.5 && g.Stats[0].Evaluations <= want.Stats[0].Evaluations {
+					t.Errorf("%v, budget %d: nothing is made again", method, budget)
+				}
+			}
+		}
+	}
+}
+
+func speed[T field.Number](_ T, z, _ []T) T { return z[1] }

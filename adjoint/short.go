@@ -39,8 +39,6 @@ func (d *discrete[T]) short(dev *solver.Device[T], err error) error {
 		budget = limit.budget - m.Wanted
 	}
 	switch n := m.Fits(loop.Rows, need+2*least-theta, used+theta); {
-	case len(solver.EventsOf(dev)) > 0:
-		return fmt.Errorf("%w; use a smaller batch, or set Settings.Store to States", err)
 	case budget >= least:
 		return fmt.Errorf("%w; set Settings.Budget to %d bytes", err, budget)
 	case n > 0:
