@@ -114,9 +114,9 @@ func TestAdjoint_OwnTimesAndEvents(t *testing.T) {
 		sol *solver.Solution[float64]
 		g   *adjoint.Gradient[float64]
 	}
-	run := func(b backend.Backend[float64]) result {
+	run := func(b backend.Backend[float64], how adjoint.Settings) result {
 		s := spiral(t, b, solver.Settings{Stepping: solver.PerSample, RTol: 1e-5, ATol: 1e-6}, wall, noted)
-		a, err := adjoint.New(s, adjoint.Settings{})
+		a, err := adjoint.New(s, how)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -131,7 +131,11 @@ func TestAdjoint_OwnTimesAndEvents(t *testing.T) {
 		}
 		return result{sol, g}
 	}
-	got, want := run(open[float64](t)), run(cpu.New[float64]())
+	got, want := run(open[float64](t), adjoint.Settings{}), run(cpu.New[float64](), adjoint.Settings{})
+	small := run(open[float64](t), adjoint.Settings{Budget: 12 << 10})
+	if !slices.Equal(small.g.Z0, got.g.Z0) || !slices.Equal(small.g.Theta, got.g.Theta) || !slices.Equal(small.g.Events[0], got.g.Events[0]) || small.g.Stats[0].Evaluations <= got.g.Stats[0].Evaluations {
+		t.Error("on a budget there is another gradient, or nothing is made again")
+	}
 	near(t, "z", got.sol.Y, want.sol.Y, 1e-12)
 	near(t, "dL/dz0", got.g.Z0, want.g.Z0, 1e-11)
 	near(t, "dL/dθ", got.g.Theta, want.g.Theta, 1e-11)

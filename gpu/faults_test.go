@@ -95,13 +95,13 @@ func works() map[string]work {
 		BackReset: func(_ float64, _, _, a, az, _ []float32) float64 { az[0] = a[0] / 2; return 0 },
 	}
 	return map[string]work{
-		"a solve":                 solving(chosen, nil, nil),
-		"a dense solve":           solving(with(alone, func(s *solver.Settings) { s.Dense = true }), nil, nil),
-		"a gradient":              solving(chosen, &adjoint.Settings{}, nil),
-		"a continuous gradient":   solving(fixed, &adjoint.Settings{Method: adjoint.Continuous}, nil),
-		"a gradient of its steps": solving(chosen, &adjoint.Settings{StepSizes: true}, nil),
-		"a gradient on a budget":  solving(fixed, &adjoint.Settings{Budget: 10 << 10, NoTimes: true}, nil),
-		"spans and events":        solving(alone, &adjoint.Settings{NoTimes: true}, own, falls),
+		"a solve":                      solving(chosen, nil, nil),
+		"a dense solve":                solving(with(alone, func(s *solver.Settings) { s.Dense = true }), nil, nil),
+		"a gradient":                   solving(chosen, &adjoint.Settings{}, nil),
+		"a continuous gradient":        solving(fixed, &adjoint.Settings{Method: adjoint.Continuous}, nil),
+		"a gradient of its steps":      solving(chosen, &adjoint.Settings{StepSizes: true}, nil),
+		"a gradient on a budget":       solving(fixed, &adjoint.Settings{Budget: 10 << 10, NoTimes: true}, nil),
+		"spans and events on a budget": solving(alone, &adjoint.Settings{Budget: 12 << 10, NoTimes: true}, own, falls),
 	}
 }
 

@@ -312,6 +312,9 @@ func (l *Loop[T]) attempt() {
 		l.System.Stage(i, l.K[i], l.work, at)
 	}
 	l.hook(Hook[T].Decided)
+	if l.err != nil { // a failure of the device that the hook was told of: nothing tells of it again
+		return
+	}
 	for i, table := range l.Tables {
 		b.Save(l.Clock, l.dense, l.Y.Of[i], l.Trial.Of[i], l.kOf[i], table)
 	}
