@@ -68,7 +68,7 @@ PEERSFLAGS   ?=
 
 bench-peers: $(PEERS_DIR)/venv/installed ## time this library beside torchdiffeq, diffrax and torchode; writes bench/RESULTS.md
 	$(GO) build -o $(PEERS_DIR)/peers ./bench/peers
-	PEERS_COMMAND="make bench-peers$(if $(PEERSFLAGS), PEERSFLAGS='$(PEERSFLAGS)')" \
+	PEERS_COMMAND="make bench-peers$(if $(PEERSFLAGS), PEERSFLAGS=\"$(PEERSFLAGS)\")" \
 		$(PEERS_DIR)/peers -python $(CURDIR)/$(PEERS_DIR)/venv/bin/python -out bench/RESULTS.md $(PEERSFLAGS)
 
 bench-peers-venv: $(PEERS_DIR)/venv/installed ## install the peers in a virtual environment, for bench-peers
