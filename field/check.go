@@ -33,14 +33,15 @@ type Point[T backend.Float] struct {
 }
 
 // Check compares the VJP and the JVP of f, those it has, with finite differences
-// of its Eval, entry by entry of ∂f/∂z, ∂f/∂θ and ∂f/∂t. The error is nil only
-// if everything agrees; otherwise it says what does not, and the report, which is
+// of its Eval, entry by entry of ∂f/∂z, ∂f/∂θ and ∂f/∂t, and its VJPTangent, if it has
+// one, with finite differences of its VJP, for a random cotangent at each point. The
+// error is nil only if everything agrees; otherwise it says what does not, and the report, which is
 // never nil, has the worst entry of each product.
 //
-// It finds as well what breaks the contract of [Func], [VJPer] and [JVPer]: an
-// atheta that is overwritten or not allowed to be nil, a product that is not
-// linear, inputs that are changed, results that depend on what the outputs held
-// before or differ from call to call, and values that are not finite.
+// It finds as well what breaks the contract of [Func], [VJPer], [JVPer] and
+// [SecondOrderer]: an atheta or a btheta that is overwritten or not allowed to be nil, a
+// product that is not linear, inputs that are changed, results that depend on what the
+// outputs held before or differ from call to call, and values that are not finite.
 //
 // A random point has z between Low and High, t between T0 and T1, and each
 // parameter within 10% of its value (a parameter 0 between 0 and 0.1, since
@@ -80,8 +81,9 @@ func Check[T backend.Float](f Func[T], set CheckSettings[T]) (*Report, error) {
 // checker is one run of Check.
 type checker[T backend.Float] struct {
 	f      Func[T]
-	back   VJPer[T] // nil if there is no VJP
-	fwd    JVPer[T] // nil if there is no JVP
+	back   VJPer[T]         // nil if there is no VJP
+	fwd    JVPer[T]         // nil if there is no JVP
+	second SecondOrderer[T] // nil if there is no VJPTangent
 	tol    float64
 	rng    *rand.Rand
 	report *Report
@@ -107,6 +109,12 @@ func (c *checker[T]) prepare(set *CheckSettings[T]) ([]Point[T], error) {
 	if h, ok := f.(interface{ HasJVP() bool }); ok && !h.HasJVP() {
 		c.fwd = nil
 	}
+	if c.second, _ = f.(SecondOrderer[T]); c.back == nil {
+		c.second = nil // its differences are those of VJP
+	}
+	if h, ok := f.(interface{ HasVJPTangent() bool }); ok && !h.HasVJPTangent() {
+		c.second = nil
+	}
 	if c.back == nil && c.fwd == nil {
 		return nil, fmt.Errorf("%T has neither VJP nor JVP; there is nothing to check", f)
 	}
@@ -115,6 +123,9 @@ func (c *checker[T]) prepare(set *CheckSettings[T]) ([]Point[T], error) {
 	}
 	if c.fwd != nil {
 		c.report.JVP = &Comparison{}
+	}
+	if c.second != nil {
+		c.report.VJPTangent = &Comparison{}
 	}
 	switch {
 	case !(c.tol >= 0 && c.tol < 1):
@@ -213,7 +224,7 @@ func (c *checker[T]) point(p Point[T]) error {
 	if err != nil {
 		return err
 	}
-	J, err := c.differences(p, f0)
+	J, err := c.differences(p, c.f.Eval, f0, nil)
 	if err != nil {
 		return err
 	}
@@ -223,6 +234,9 @@ func (c *checker[T]) point(p Point[T]) error {
 	}
 	if c.fwd != nil {
 		c.jvp(p, J)
+	}
+	if c.second != nil {
+		return c.vjpTangent(p)
 	}
 	return nil
 }

@@ -4,24 +4,34 @@ import (
 	"fmt"
 	"math"
 	"slices"
+
+	"github.com/seed-5f5774c8/neuralode/backend"
 )
 
 // jacobian is ∂f_i/∂x_j at one point by finite differences, row-major, where x is
-// z, then θ, then t.
+// z, then θ, then t. f is the right-hand side, or its VJP with the cotangent a, az before
+// atheta, which is not derived by t.
 type jacobian struct {
 	at     Point[float64]
-	d, p   int
+	d, p   int // of x
+	rows   int
+	a      []float64 // nil for the right-hand side
 	value  []float64
 	uncert []float64 // estimated error of value
 	tol    []float64 // error that a product may have
 }
 
-func (J *jacobian) cols() int { return J.d + J.p + 1 }
+func (J *jacobian) cols() int {
+	if J.a != nil {
+		return J.d + J.p
+	}
+	return J.d + J.p + 1
+}
 
 // entry is one derivative with what a product says of it.
 func (J *jacobian) entry(i, col int, product float64) Entry {
 	k := i*J.cols() + col
-	e := Entry{I: i, At: J.at, Product: product, Difference: J.value[k], Uncertainty: J.uncert[k], Tol: J.tol[k]}
+	e := Entry{I: i, At: J.at, A: J.a, Product: product, Difference: J.value[k], Uncertainty: J.uncert[k], Tol: J.tol[k]}
 	switch {
 	case col < J.d:
 		e.Of, e.J = State, col
@@ -33,14 +43,21 @@ func (J *jacobian) entry(i, col int, product float64) Entry {
 	return e
 }
 
-// differences derives f, which is f0 at p, by every variable.
-func (c *checker[T]) differences(p Point[T], f0 []T) (*jacobian, error) {
-	J := &jacobian{at: wide(p), d: len(p.Z), p: len(p.Theta)}
-	n := J.d * J.cols()
+// mapping is f, or f's VJP in its place.
+type mapping[T backend.Float] func(t float64, z, theta, out []T)
+
+// differences derives f, which is f0 at p, by every variable. a is the cotangent if it is
+// a VJP.
+func (c *checker[T]) differences(p Point[T], f mapping[T], f0, a []T) (*jacobian, error) {
+	J := &jacobian{at: wide(p), d: len(p.Z), p: len(p.Theta), rows: len(f0)}
+	for _, v := range a {
+		J.a = append(J.a, float64(v))
+	}
+	n := J.rows * J.cols()
 	J.value, J.uncert, J.tol = make([]float64, n), make([]float64, n), make([]float64, n)
-	terms := c.terms(p, J, f0)
+	terms := c.terms(p, f, J, f0)
 	for col := range J.cols() {
-		if err := c.column(p, J, col, terms); err != nil {
+		if err := c.column(p, f, J, col, terms); err != nil {
 			return nil, err
 		}
 	}
@@ -49,17 +66,17 @@ func (c *checker[T]) differences(p Point[T], f0 []T) (*jacobian, error) {
 
 // terms estimates how large the terms are that each f_i adds up, by x_j·∂f_i/∂x_j.
 // Where they cancel, rounding is that of the terms and not that of f_i.
-func (c *checker[T]) terms(p Point[T], J *jacobian, f0 []T) []float64 {
-	terms := make([]float64, J.d)
+func (c *checker[T]) terms(p Point[T], f mapping[T], J *jacobian, f0 []T) []float64 {
+	terms := make([]float64, J.rows)
 	for i, v := range f0 {
 		terms[i] = math.Abs(float64(v))
 	}
-	up, down := make([]T, J.d), make([]T, J.d)
+	up, down := make([]T, J.rows), make([]T, J.rows)
 	for col := range J.cols() {
 		const h = 1.0 / 64
 		x := J.x(col)
-		c.shifted(up, p, col, x*(1+h))
-		c.shifted(down, p, col, x*(1-h))
+		f.shifted(up, p, col, x*(1+h))
+		f.shifted(down, p, col, x*(1-h))
 		for i := range terms {
 			if d := (float64(up[i]) - float64(down[i])) / (2 * h); finite(d) {
 				terms[i] = math.Max(terms[i], math.Abs(d))
@@ -91,23 +108,23 @@ func scale(x float64) float64 {
 // errors h², h⁴, … one after another. Of all its entries that one is taken which
 // differs least from the two that it was made of; that, with the rounding of f
 // over h, is its uncertainty.
-func (c *checker[T]) column(p Point[T], J *jacobian, col int, terms []float64) error {
+func (c *checker[T]) column(p Point[T], f mapping[T], J *jacobian, col int, terms []float64) error {
 	x := J.x(col)
 	unit := scale(x)
-	up, down := make([]T, J.d), make([]T, J.d)
-	tableau := make([][]float64, J.d)
-	for i := range J.d {
+	up, down := make([]T, J.rows), make([]T, J.rows)
+	tableau := make([][]float64, J.rows)
+	for i := range J.rows {
 		J.uncert[i*J.cols()+col] = math.Inf(1)
 	}
 	// Much smaller steps than √ε leave too few digits of any f.
 	for h := unit / 8; h > unit*math.Sqrt(eps[T]())/64; h /= 2 {
-		hi, lo := c.shifted(up, p, col, x+h), c.shifted(down, p, col, x-h)
+		hi, lo := f.shifted(up, p, col, x+h), f.shifted(down, p, col, x-h)
 		if !finite(up...) || !finite(down...) {
 			clear(tableau) // the extrapolation begins anew
 			continue
 		}
 		converged := true
-		for i := range J.d {
+		for i := range J.rows {
 			k := i*J.cols() + col
 			a := (float64(up[i]) - float64(down[i])) / (hi - lo)
 			next, power := []float64{a}, 4.0
@@ -129,7 +146,7 @@ func (c *checker[T]) column(p Point[T], J *jacobian, col int, terms []float64) e
 			return nil
 		}
 	}
-	for i := range J.d {
+	for i := range J.rows {
 		if e := J.entry(i, col, 0); math.IsInf(e.Uncertainty, 1) {
 			return fmt.Errorf("f is not finite around %v in the direction of %s; give points inside the domain of f, by Points or by Low and High", J.at, e.x())
 		}
@@ -138,7 +155,7 @@ func (c *checker[T]) column(p Point[T], J *jacobian, col int, terms []float64) e
 }
 
 // shifted evaluates f with x_col set to x and returns it as f saw it.
-func (c *checker[T]) shifted(dz []T, p Point[T], col int, x float64) float64 {
+func (f mapping[T]) shifted(out []T, p Point[T], col int, x float64) float64 {
 	t, z, theta := p.T, slices.Clone(p.Z), slices.Clone(p.Theta)
 	v := T(x)
 	switch {
@@ -149,7 +166,7 @@ func (c *checker[T]) shifted(dz []T, p Point[T], col int, x float64) float64 {
 	default:
 		t = float64(v)
 	}
-	clear(dz)
-	c.f.Eval(t, z, theta, dz)
+	clear(out)
+	f(t, z, theta, out)
 	return float64(v)
 }

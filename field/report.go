@@ -14,7 +14,9 @@ import (
 type Report struct {
 	Points   int         // where f was looked at
 	VJP, JVP *Comparison // each product with differences; nil if f does not have it
-	Faults   []error     // contracts that f, VJP or JVP breaks, and what ended the check early
+	// VJPTangent is that with differences of VJP; nil if f does not have both.
+	VJPTangent *Comparison
+	Faults     []error // contracts that f or a product breaks, and what ended the check early
 }
 
 // Comparison is how one product compares with finite differences over all points.
@@ -41,14 +43,16 @@ func (v Variable) String() string {
 	return fmt.Sprintf("Variable(%d)", uint8(v))
 }
 
-// Entry is one derivative ∂f_I/∂x_J of one point, where x is z, θ or t.
+// Entry is one derivative ∂f_I/∂x_J of one point, where x is z, θ or t. Of VJPTangent it
+// is one of component I of [aᵀ∂f/∂z, aᵀ∂f/∂θ].
 type Entry struct {
 	I           int
 	Of          Variable
 	J           int            // 0 for Time
 	At          Point[float64] // with the θ used
-	Product     float64        // by VJP or JVP
-	Difference  float64        // by finite differences of Eval
+	A           []float64      // the cotangent a of VJPTangent, else nil
+	Product     float64        // by VJP, JVP or VJPTangent
+	Difference  float64        // by finite differences of Eval, or of VJP
 	Uncertainty float64        // estimated error of Difference
 	Tol         float64        // what |Product - Difference| may be
 }
@@ -57,8 +61,20 @@ type Entry struct {
 func (e Entry) Err() float64 { return math.Abs(e.Product - e.Difference) }
 
 func (e Entry) String() string {
-	return fmt.Sprintf("∂f[%d]/∂%s is %.8g, by differences %.8g ± %.1g: an error of %.2g, where %.2g passes, at %v",
-		e.I, e.x(), e.Product, e.Difference, e.Uncertainty, e.Err(), e.Tol, e.At)
+	return fmt.Sprintf("∂%s/∂%s is %.8g, by differences %.8g ± %.1g: an error of %.2g, where %.2g passes, at %v",
+		e.f(), e.x(), e.Product, e.Difference, e.Uncertainty, e.Err(), e.Tol, e.At)
+}
+
+// f names what is derived.
+func (e Entry) f() string {
+	switch d := len(e.At.Z); {
+	case e.A == nil:
+		return fmt.Sprintf("f[%d]", e.I)
+	case e.I < d:
+		return fmt.Sprintf("(aᵀ∂f/∂z[%d])", e.I)
+	default:
+		return fmt.Sprintf("(aᵀ∂f/∂θ[%d])", e.I-d)
+	}
 }
 
 // x names what f is derived by.
@@ -140,6 +156,7 @@ func (r *Report) verdict() error {
 	}
 	add("VJP", r.VJP)
 	add("JVP", r.JVP)
+	add("VJPTangent", r.VJPTangent)
 	return errors.Join(errs...)
 }
 
@@ -153,6 +170,7 @@ func (r *Report) String() string {
 	}
 	add("VJP", r.VJP)
 	add("JVP", r.JVP)
+	add("VJPTangent", r.VJPTangent)
 	for _, f := range r.Faults {
 		lines = append(lines, f.Error())
 	}
