@@ -36,7 +36,7 @@ func cases[T backend.Float]() (all []testCase[T]) {
 	for _, group := range []func() []testCase[T]{
 		memoryCases[T], bindCases[T], evalCases[T], vjpCases[T], jvpCases[T], fieldCases[T],
 		combineCases[T], errorCases[T], saveCases[T], moveCases[T], tapeCases[T],
-		clockCases[T], atCases[T], spanCases[T], reverseCases[T], reserveCases[T], denseCases[T], proposeCases[T], sequenceCases[T], solveCases[T], misuseCases[T],
+		clockCases[T], atCases[T], spanCases[T], reverseCases[T], cutCases[T], reserveCases[T], denseCases[T], proposeCases[T], sequenceCases[T], solveCases[T], misuseCases[T],
 	} {
 		all = append(all, group()...)
 	}
@@ -105,6 +105,16 @@ func (s *suite[T]) reverser() backend.Reverser[T] {
 		s.Skipf("%s is not a backend.Reverser", s.Name())
 	}
 	return r
+}
+
+// cutter is the same for a [backend.Cutter].
+func (s *suite[T]) cutter() backend.Cutter[T] {
+	s.Helper()
+	c, ok := s.Backend.(backend.Cutter[T])
+	if !ok {
+		s.Skipf("%s is not a backend.Cutter", s.Name())
+	}
+	return c
 }
 
 func (s *suite[T]) release() {

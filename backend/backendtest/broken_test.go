@@ -38,6 +38,8 @@ type broken[T backend.Float] struct {
 	interpolate func(dst backend.Vec[T], at backend.At, tape backend.Tape[T], dense [][]float64)
 	reserve     func(tape backend.Tape[T], steps int) error
 	copyClock   func(dst, src backend.Clock)
+	// of a backend.Cutter
+	cut func(clk backend.Clock, times []float64, status []backend.Status)
 	// of fields
 	eval func(f backend.Field[T], dz backend.Vec[T], at backend.At, z backend.Vec[T])
 	vjp  func(f backend.Field[T], at backend.At, v backend.VJP[T])
@@ -285,6 +287,14 @@ func (h *broken[T]) CopyClock(dst, src backend.Clock) {
 		return
 	}
 	h.Backend.CopyClock(dst, src)
+}
+
+func (h *broken[T]) Cut(clk backend.Clock, times []float64, status []backend.Status) {
+	if h.cut != nil {
+		h.cut(clk, times, status)
+		return
+	}
+	h.Backend.Cut(clk, times, status)
 }
 
 // change rewrites what v holds, behind the hooks' back.

@@ -378,7 +378,7 @@ func (c *refClock) progress() (p backend.Progress) {
 			if left := math.Abs(l.last() - l.t); left > behind {
 				behind, p.T = left, l.t
 			}
-		case l.status != backend.Done:
+		case l.status != backend.Done && l.status != backend.Stopped:
 			p.Failed++
 		}
 	}

@@ -17,6 +17,7 @@ func misuseCases[T backend.Float]() []testCase[T] {
 		{"panics/spans", misuseSpans[T]},
 		{"panics/spans of lanes", misuseLanes[T]},
 		{"panics/reverser", misuseReverser[T]},
+		{"panics/cutter", misuseCutter[T]},
 		{"panics/freed", misuseFreed[T]},
 	}
 }

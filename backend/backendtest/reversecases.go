@@ -43,6 +43,7 @@ type journey[T backend.Float] struct {
 	past       []moment[T]
 	keep       []backend.Vec[T] // what Push is given and Back sets
 	kept       [2]*operand[T]
+	cut        bool // some steps
 }
 
 // moment is what one attempt left.
@@ -74,6 +75,9 @@ func (j *journey[T]) newTape() backend.Tape[T] {
 // attempt makes an attempt and notes it, on the tape if push.
 func (j *journey[T]) attempt(ratio func(lane int) float64, push bool) {
 	j.course.attempt(j.ctl, ratio)
+	if j.cut {
+		j.cutSome()
+	}
 	m := moment[T]{pushed: push}
 	for i := range j.ref.lanes {
 		m.took = append(m.took, j.ref.lanes[i].refTook)
