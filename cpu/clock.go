@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"github.com/seed-5f5774c8/neuralode/backend"
+	"github.com/seed-5f5774c8/neuralode/internal/stepsize"
 )
 
 // clock is the stepping state of every lane.
@@ -171,7 +172,7 @@ func (b *Backend[T]) Start(clk backend.Clock, spans ...backend.Span) {
 			continue
 		}
 		l.want = math.Abs(s.H0)
-		l.aim(s, stretchFixed)
+		l.aim(s, stepsize.StretchFixed)
 	}
 }
 
@@ -272,11 +273,17 @@ func (o *proposeStep[T]) sum(tol backend.Tolerance, blk, lo, hi int) (s [3]float
 	}
 	for j, v := range o.y.part(blk, lo, hi) {
 		scale := tol.Abs + tol.Rel*math.Abs(float64(v))
-		s[0] += square(scaled(float64(v), scale))
-		s[1] += square(scaled(float64(K0[j]), scale))
-		s[2] += square(scaled(float64(K1[j])-float64(K0[j]), scale))
+		s[0] += square(float64(v), scale)
+		s[1] += square(float64(K0[j]), scale)
+		s[2] += square(float64(K1[j])-float64(K0[j]), scale)
 	}
 	return s
+}
+
+// square is (x/scale)².
+func square(x, scale float64) float64 {
+	x = stepsize.Over(x, scale)
+	return x * x
 }
 
 // raise raises d to the norms of a block.
@@ -290,27 +297,13 @@ func raise(d *[3]float64, squares [3]float64, rows, cols int) {
 func (o *proposeStep[T]) choose(i int, d [3]float64) {
 	l, s := &o.clk.lanes[i], o.clk.span(i)
 	length := math.Abs(end(s) - l.t)
-	var h float64
-	if o.k1 == nil {
-		h = 0.01 * (d[0] / d[1])
-		if d[0] < 1e-5 || d[1] < 1e-5 {
-			h = 1e-6
-		}
-	} else {
-		h0 := math.Abs(l.h)
-		if m := max(d[1], d[2]/h0); m <= 1e-15 {
-			h = max(1e-6, h0*1e-3)
-		} else {
-			h = math.Pow(0.01/m, 1/float64(o.order+1))
-		}
-		h = min(100*h0, h)
+	first := stepsize.Trial(d[0], d[1], length)
+	if o.k1 != nil {
+		first = stepsize.First(d[1], d[2], math.Abs(l.h), length, o.order)
 	}
-	if !(h > 0) || math.IsInf(h, 0) {
-		h = 1e-6 * length
-	}
-	l.want = min(h, length)
+	l.want = first.Want
 	l.stale = false // f0 is the first stage
-	l.aim(s, stretchAdaptive)
+	l.aim(s, stepsize.StretchAdaptive)
 }
 
 // toleranceOf is the tolerance of a lane with span s.
@@ -381,40 +374,18 @@ func (c *clock[T]) lane(row int) int {
 	return row
 }
 
-func square(x float64) float64 { return x * x }
-
-// scaled is x/scale, with nothing over nothing being nothing.
-func scaled(x, scale float64) float64 {
-	if x == 0 {
-		return 0
-	}
-	return x / scale
-}
-
-// A step that would leave less than a hundredth of itself before a stop is
-// stretched to it; one whose size was given only by what rounding explains.
-const (
-	stretchAdaptive = 1.01
-	stretchFixed    = 1 + 1e-8
-)
-
 // aim sets the step to attempt: want, or what is left to the next stop.
 func (l *lane) aim(s *backend.Span, stretch float64) {
-	left := s.Stops[l.stop] - l.t
-	reach := math.Abs(left)
-	if s.MaxStep > 0 {
-		l.want = min(l.want, s.MaxStep)
-		stretch = min(stretch, s.MaxStep*stretchFixed/l.want)
-	}
-	l.landing = l.want*stretch >= reach
-	l.cut = l.want > reach
+	stop := s.Stops[l.stop]
+	left := stop - l.t
+	a := stepsize.Aim(l.t, l.want, stop, s.MaxStep, stretch)
+	l.h, l.want, l.landing = a.H, a.Want, a.Landing
+	l.cut = l.want > math.Abs(left)
 	if !l.landing {
-		// What t moves by, so that the state belongs to the time to the last bit.
-		l.h = math.Copysign(l.t+math.Copysign(l.want, left)-l.t, left) // -0 too
 		l.until = math.Copysign(math.Inf(1), left)
 		return
 	}
-	l.h, l.until = left, s.Stops[l.stop]
+	l.until = stop
 	if slices.Contains(s.Breaks, l.until) {
 		l.until = l.beside(l.until, math.Copysign(math.Inf(1), -left))
 	}
@@ -484,9 +455,9 @@ func (o *advance[T]) alive(lo, hi int) bool {
 }
 
 func (l *lane) advance(s *backend.Span, c *backend.Control) {
-	stretch := stretchAdaptive
+	stretch := stepsize.StretchAdaptive
 	if c.Fixed {
-		stretch = stretchFixed
+		stretch = stepsize.StretchFixed
 	}
 	if l.ratio <= 1 || c.Fixed && !math.IsNaN(l.ratio) {
 		l.accept(s, c)
@@ -506,29 +477,18 @@ func (l *lane) reject(c *backend.Control) {
 	l.nRejected++
 	l.rejected = true
 	l.stale = false // the state did not move
-	failure, factor := backend.StepTooSmall, c.MinFactor
+	failure := backend.StepTooSmall
 	if math.IsNaN(l.ratio) {
 		failure = backend.NotFinite
 		if c.Fixed {
 			l.status = failure
 			return
 		}
-	} else {
-		factor = max(factor, c.Safety*math.Pow(l.ratio, -1/c.Order))
 	}
-	l.want = math.Abs(l.h) * factor
-	if l.want < l.smallestStep(c) {
+	l.want = stepsize.Rejected(c, math.Abs(l.h), l.ratio).Want
+	if l.want < stepsize.Smallest(c, l.t) {
 		l.status = failure
 	}
-}
-
-// smallestStep is the size below which a rejected step is not tried again.
-func (l *lane) smallestStep(c *backend.Control) float64 {
-	if c.MinStep > 0 {
-		return c.MinStep
-	}
-	t := math.Abs(l.t)
-	return 16 * (math.Nextafter(t, math.Inf(1)) - t)
 }
 
 func (l *lane) accept(s *backend.Span, c *backend.Control) {
@@ -560,8 +520,11 @@ func (l *lane) accept(s *backend.Span, c *backend.Control) {
 	l.fresh = l.stale
 	switch {
 	case !c.Fixed:
-		l.propose(c)
-		l.want = max(l.want, l.smallestStep(c))
+		l.want = stepsize.Accepted(c, l.t, math.Abs(l.h), l.ratio, l.history, l.rejected, l.want, l.cut).Want
+		if !l.cut { // else it says little of the size that the solution allows
+			l.history[1] = l.history[0]
+			l.history[0], _ = stepsize.Remembered(l.ratio)
+		}
 	case l.landing:
 		l.want = math.Abs(s.H0)
 	default:
@@ -617,30 +580,6 @@ func (l *lane) cutAt(t float64, status backend.Status, s *backend.Span) {
 		l.aim(s, l.stretch)
 	}
 }
-
-// propose sets want after an accepted step.
-func (l *lane) propose(c *backend.Control) {
-	h, r := math.Abs(l.h), l.ratio
-	factor, elementary := c.MaxFactor, math.Inf(1)
-	if r > 0 {
-		factor = c.Safety * math.Pow(r, -c.Beta[0]) * math.Pow(l.history[0], -c.Beta[1]) * math.Pow(l.history[1], -c.Beta[2])
-		factor = clamp(factor, c.MinFactor, c.MaxFactor)
-		elementary = c.Safety * math.Pow(r, -1/c.Order)
-	}
-	if l.rejected {
-		factor = min(factor, 1)
-	}
-	if l.cut {
-		// A step cut for a stop says little of the size the solution allows: go
-		// on with the size from before unless this one speaks against it.
-		l.want = max(h*factor, min(h*elementary, l.want))
-		return
-	}
-	l.want = h * factor
-	l.history[1], l.history[0] = l.history[0], max(r, 1e-4)
-}
-
-func clamp(x, lo, hi float64) float64 { return max(lo, min(x, hi)) }
 
 // between reports whether x lies after a, up to and including b, in the
 // direction from a to b.

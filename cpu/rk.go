@@ -6,6 +6,7 @@ import (
 
 	"github.com/seed-5f5774c8/neuralode/backend"
 	"github.com/seed-5f5774c8/neuralode/internal/simd"
+	"github.com/seed-5f5774c8/neuralode/internal/stepsize"
 )
 
 // worker is the memory of one goroutine.
@@ -40,7 +41,7 @@ func (b *Backend[T]) combine(dst, y backend.Vec[T], at backend.At, timesH bool, 
 		panic("cpu: more coefficients than stages")
 	}
 	o := keep(b, &b.last.combine)
-	o.dst, o.y, o.select_, o.timesH = b.out(dst), b.vec(y), at.Rows, timesH
+	o.dst, o.y, o.sel, o.timesH = b.out(dst), b.vec(y), at.Rows, timesH
 	o.coef, o.k = o.coef[:0], o.k[:0]
 	sameShape(o.dst, o.y)
 	for j, a := range coef {
@@ -62,16 +63,16 @@ func (b *Backend[T]) combine(dst, y backend.Vec[T], at backend.At, timesH bool, 
 // combine is the op of Combine and Sum.
 type combine[T backend.Float] struct {
 	on[T]
-	dst, y  *vec[T]
-	select_ backend.Rows
-	timesH  bool
-	coef    []T
-	k       []*vec[T]
+	dst, y *vec[T]
+	sel    backend.Rows
+	timesH bool
+	coef   []T
+	k      []*vec[T]
 }
 
 func (o *combine[T]) unit(w *worker[T], u unit) {
-	for from, to := o.clk.run(o.select_, u.lo, u.hi); from < to; from, to = o.clk.run(o.select_, to, u.hi) {
-		h := w.sizes(o.clk, o.select_, o.timesH, from, to, o.dst.cols)
+	for from, to := o.clk.run(o.sel, u.lo, u.hi); from < to; from, to = o.clk.run(o.sel, to, u.hi) {
+		h := w.sizes(o.clk, o.sel, o.timesH, from, to, o.dst.cols)
 		for blk := range o.dst.blocks {
 			for j, k := range o.k {
 				w.k[j] = k.part(blk, from, to)
@@ -257,17 +258,10 @@ func (l *lane) raise(s norm, second bool) {
 
 // ratio is the norm.
 func (s *norm) ratio(second bool) float64 {
-	n := float64(max(s.n, 1))
-	switch {
-	case math.IsNaN(s.worst):
+	if math.IsNaN(s.worst) {
 		return math.NaN()
-	case math.IsInf(s.sum, 1) || math.IsInf(s.sum2, 1):
-		return math.Inf(1)
-	case !second || s.sum == 0:
-		return math.Sqrt(s.sum / n)
 	}
-	// Hairer's DOP853: |h|·ERR/√(n·(ERR + 0.01·ERR2)), ERR and ERR2 the sums of squares.
-	return s.sum / math.Sqrt(n*(s.sum+0.01*s.sum2))
+	return stepsize.Ratio(s.sum, s.sum2, s.n, second)
 }
 
 // norm adds up rows lo to hi of a block of part p.
@@ -297,7 +291,11 @@ func (o *errorRatio[T]) norm(w *worker[T], tol backend.Tolerance, h float64, p, 
 			s.worst = -1
 		}
 	} else {
-		s, at = careful(tol, h, o.e, o.e2, &w.k, y0, y1)
+		e := stepsize.Estimate[T]{Tol: tol, H: h, E: o.e, Y0: y0, Y1: y1, K: w.k[:]}
+		if o.second {
+			e.E2 = o.e2
+		}
+		s, at = careful(e)
 	}
 	cols := max(o.parts[p].y0.cols, 1)
 	s.row, s.col = lo+at/cols, at%cols
@@ -306,34 +304,22 @@ func (o *errorRatio[T]) norm(w *worker[T], tol backend.Tolerance, h float64, p, 
 
 // careful is norm where something is not finite, and the index of its largest
 // component.
-func careful[T backend.Float](tol backend.Tolerance, h float64, e, e2 []float64, k *[maxStages][]T, y0, y1 []T) (s norm, at int) {
-	s.n = len(y1)
-	for i, v1 := range y1 {
-		est, est2 := estimate(e, k, i), estimate(e2, k, i)
-		a1 := math.Abs(float64(v1))
-		scale := tol.Abs + tol.Rel*max(math.Abs(float64(y0[i])), a1)
-		r := math.Abs(scaled(h*est, scale))
-		if !(a1 <= math.MaxFloat64) || math.IsNaN(est-est) || math.IsNaN(est2-est2) || math.IsNaN(r) {
-			s.worst = math.NaN()
+func careful[T backend.Float](e stepsize.Estimate[T]) (s norm, at int) {
+	s.n = len(e.Y1)
+	for i := range e.Y1 {
+		_, x, x2 := e.At(i)
+		r := math.Abs(x)
+		if math.IsNaN(r) {
+			s.worst = r
 			return s, i
 		}
-		s.sum += r * r
-		s.sum2 += square(scaled(h*est2, scale))
+		s.sum += x * x
+		s.sum2 += x2 * x2
 		if r > s.worst {
 			s.worst, at = r, i
 		}
 	}
 	return s, at
-}
-
-// estimate is Σ e[j]·k[j][i].
-func estimate[T backend.Float](e []float64, k *[maxStages][]T, i int) (sum float64) {
-	for j, a := range e {
-		if a != 0 {
-			sum += a * float64(k[j][i])
-		}
-	}
-	return sum
 }
 
 // Commit sets dst = src in the selected rows.
@@ -342,7 +328,7 @@ func (b *Backend[T]) Commit(clk backend.Clock, rows backend.Rows, moves []backen
 		return
 	}
 	o := keep(b, &b.last.commit)
-	o.on, o.select_, o.dst, o.src = on[T]{clk: b.clock(clk), rows: -1}, rows, o.dst[:0], o.src[:0]
+	o.on, o.sel, o.dst, o.src = on[T]{clk: b.clock(clk), rows: -1}, rows, o.dst[:0], o.src[:0]
 	for _, m := range moves {
 		dst, src := b.out(m.Dst), b.vec(m.Src)
 		sameShape(dst, src)
@@ -359,12 +345,12 @@ func (b *Backend[T]) Commit(clk backend.Clock, rows backend.Rows, moves []backen
 // commit is the op of Commit.
 type commit[T backend.Float] struct {
 	on[T]
-	select_  backend.Rows
+	sel      backend.Rows
 	dst, src []*vec[T]
 }
 
 func (o *commit[T]) unit(_ *worker[T], u unit) {
-	for from, to := o.clk.run(o.select_, u.lo, u.hi); from < to; from, to = o.clk.run(o.select_, to, u.hi) {
+	for from, to := o.clk.run(o.sel, u.lo, u.hi); from < to; from, to = o.clk.run(o.sel, to, u.hi) {
 		for i, dst := range o.dst {
 			for blk := range dst.blocks {
 				copy(dst.part(blk, from, to), o.src[i].part(blk, from, to))

@@ -15,8 +15,9 @@ type Estimate[T backend.Float] struct {
 	K      [][]T     // stages
 }
 
-// at is component i: its scale, and its two estimates over that.
-func (e *Estimate[T]) at(i int) (scale, x, x2 float64) {
+// At is component i: its scale, and its two estimates over that. They are NaN if y1 or an
+// estimate is not finite.
+func (e *Estimate[T]) At(i int) (scale, x, x2 float64) {
 	var est, est2 float64
 	for j, w := range e.E {
 		if w != 0 {
@@ -33,11 +34,11 @@ func (e *Estimate[T]) at(i int) (scale, x, x2 float64) {
 	if !(y1 <= math.MaxFloat64) || est-est != 0 || est2-est2 != 0 {
 		return scale, math.NaN(), math.NaN()
 	}
-	return scale, over(e.H*est, scale), over(e.H*est2, scale)
+	return scale, Over(e.H*est, scale), Over(e.H*est2, scale)
 }
 
-// over is x/scale, with nothing over nothing being nothing.
-func over(x, scale float64) float64 {
+// Over is x/scale, with nothing over nothing being nothing.
+func Over(x, scale float64) float64 {
 	if x == 0 {
 		return 0
 	}
@@ -47,7 +48,7 @@ func over(x, scale float64) float64 {
 // sums are Σ x² and Σ x2².
 func (e *Estimate[T]) sums() (sum, sum2 float64) {
 	for i := range e.Y1 {
-		_, x, x2 := e.at(i)
+		_, x, x2 := e.At(i)
 		sum += x * x
 		sum2 += x2 * x2
 	}
@@ -57,14 +58,21 @@ func (e *Estimate[T]) sums() (sum, sum2 float64) {
 // Ratio is the error ratio.
 func (e *Estimate[T]) Ratio() float64 {
 	sum, sum2 := e.sums()
-	n := float64(max(len(e.Y1), 1))
+	return Ratio(sum, sum2, len(e.Y1), e.E2 != nil)
+}
+
+// Ratio is the error ratio from the sums of squares over n components, of the second
+// estimate too if there is one.
+func Ratio(sum, sum2 float64, n int, second bool) float64 {
+	components := float64(max(n, 1))
 	switch {
 	case math.IsInf(sum, 1) || math.IsInf(sum2, 1):
 		return math.Inf(1)
-	case e.E2 == nil || sum == 0:
-		return math.Sqrt(sum / n)
+	case !second || sum == 0:
+		return math.Sqrt(sum / components)
 	}
-	return sum / math.Sqrt(n*(sum+0.01*sum2))
+	// Hairer's DOP853: |h|·ERR/√(n·(ERR + 0.01·ERR2)), ERR and ERR2 the sums of squares.
+	return sum / math.Sqrt(components*(sum+0.01*sum2))
 }
 
 // VJP adds the cotangent a of the ratio, pulled back, to y0, y1 and k, and returns that
@@ -83,7 +91,7 @@ func (e *Estimate[T]) VJP(a float64, y0, y1 []float64, k [][]float64) (h float64
 	r := sum / math.Sqrt(float64(len(e.Y1))*all)
 	bySum, bySum2 := a*r*(1/sum-0.5/all), -a*r*0.005/all
 	for i := range e.Y1 {
-		scale, x, x2 := e.at(i)
+		scale, x, x2 := e.At(i)
 		if x == 0 && x2 == 0 && scale == 0 {
 			continue
 		}
@@ -113,7 +121,7 @@ func (e *Estimate[T]) VJP(a float64, y0, y1 []float64, k [][]float64) (h float64
 func Norm[T backend.Float](tol backend.Tolerance, v []float64, y []T) float64 {
 	sum := 0.0
 	for i, x := range v {
-		x = over(x, tol.Abs+tol.Rel*math.Abs(float64(y[i])))
+		x = Over(x, tol.Abs+tol.Rel*math.Abs(float64(y[i])))
 		sum += x * x
 	}
 	return math.Sqrt(sum / float64(max(len(v), 1)))

@@ -161,7 +161,7 @@ func Aim(t, want, stop, maxStep, stretch float64) Step {
 	}
 	if s.Landing = s.Want*stretch >= math.Abs(left); s.Landing {
 		s.H = left
-	} else { // what t moves by
+	} else { // what t moves by, so that the state belongs to the time to the last bit
 		s.H = math.Copysign(t+math.Copysign(s.Want, left)-t, left)
 	}
 	return s
