@@ -13,8 +13,8 @@ import (
 	"github.com/seed-5f5774c8/neuralode/solver"
 )
 
-// No bit of a solution or a gradient depends on the number of threads, nor on how many
-// steps go in one call, nor on the time of day.
+// No bit of a solution or a gradient depends on the number of threads, and a rerun gives
+// the same.
 func TestThreads_DoNotMatter(t *testing.T) {
 	t.Run("float32", threads[float32])
 	t.Run("float64", threads[float64])

@@ -1,7 +1,7 @@
 package cpu
 
 import (
-	"fmt"
+	"errors"
 	"runtime"
 	"sync"
 	"sync/atomic"
@@ -54,16 +54,13 @@ func (c *crew) run(n int, work func(id int, c *crew)) {
 	}
 	one(0)
 	c.wg.Wait()
-	if err := c.failure; err != nil {
-		c.failure = nil
-		if err != any(errBroken) {
-			panic(err)
-		}
+	if c.failure != nil {
+		panic(c.failure)
 	}
 }
 
-// errBroken ends the others after one has panicked.
-var errBroken = fmt.Errorf("cpu: another worker panicked")
+// errBroken ends the others after one has panicked, whose value came first.
+var errBroken = errors.New("cpu: another worker panicked")
 
 // next is the next piece of work, counted from 0.
 func (c *crew) next() int { return int(c.taken.Add(1)) - 1 }

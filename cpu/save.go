@@ -61,30 +61,37 @@ func (b *Backend[T]) Save(clk backend.Clock, dense [][]float64, y0, y1 backend.V
 		return
 	}
 	o := keep(b, &b.last.save)
-	o.y0, o.y1, o.table = b.vec(y0), b.vec(y1), b.out(table)
-	sameShape(o.y0, o.y1)
-	c := b.clock(clk)
-	c.checkTable(o.table, o.y0)
-	o.dense, o.k = dense, o.k[:0]
+	o.saving.set(b, clk, dense, table, y0, y1, k)
+	o.table.mem.version++
+	b.do(o)
+}
+
+// saving is what Save and SaveVJP work on.
+type saving[T backend.Float] struct {
+	on[T]
+	dense         [][]float64
+	table, y0, y1 *vec[T]
+	k             []*vec[T]
+}
+
+func (o *saving[T]) set(b *Backend[T], clk backend.Clock, dense [][]float64, table, y0, y1 backend.Vec[T], k []backend.Vec[T]) {
 	if len(dense) > len(k) || len(dense) > maxStages {
 		panic("cpu: more interpolation weights than stages")
 	}
+	c := b.clock(clk)
+	o.dense, o.table, o.y0, o.y1, o.k = dense, b.vec(table), b.vec(y0), b.vec(y1), o.k[:0]
+	sameShape(o.y0, o.y1)
+	c.checkTable(o.table, o.y0)
 	for j := range dense {
 		x := b.vec(k[j])
 		sameShape(o.y0, x)
 		o.k = append(o.k, x)
 	}
-	o.on = on[T]{clk: c, rows: o.y0.rows, work: o.y0.cols}
-	b.do(o)
+	o.on = on[T]{clk: c, rows: o.y0.rows, work: o.y0.cols * (len(dense) + 1)}
 }
 
 // save is the op of Save.
-type save[T backend.Float] struct {
-	on[T]
-	dense         [][]float64
-	y0, y1, table *vec[T]
-	k             []*vec[T]
-}
+type save[T backend.Float] struct{ saving[T] }
 
 func (o *save[T]) unit(w *worker[T], u unit) {
 	for i, lo, hi := o.clk.first(u); i >= 0; i, lo, hi = o.clk.after(u, i) {
@@ -130,30 +137,17 @@ func (b *Backend[T]) SaveVJP(clk backend.Clock, dense [][]float64, cotangents, y
 		return
 	}
 	o := keep(b, &b.last.saveVJP)
-	o.table, o.y0, o.y1 = b.vec(cotangents), b.out(y0), b.out(y1)
-	sameShape(o.y0, o.y1)
-	c := b.clock(clk)
-	c.checkTable(o.table, o.y0)
-	o.dense, o.k = dense, o.k[:0]
-	if len(dense) > len(k) || len(dense) > maxStages {
-		panic("cpu: more interpolation weights than stages")
+	o.saving.set(b, clk, dense, cotangents, y0, y1, k)
+	o.y0.mem.version++
+	o.y1.mem.version++
+	for _, x := range o.k {
+		x.mem.version++
 	}
-	for j := range dense {
-		x := b.out(k[j])
-		sameShape(o.y0, x)
-		o.k = append(o.k, x)
-	}
-	o.on = on[T]{clk: c, rows: o.y0.rows, work: o.y0.cols * (len(dense) + 1)}
 	b.do(o)
 }
 
 // saveVJP is the op of SaveVJP.
-type saveVJP[T backend.Float] struct {
-	on[T]
-	dense         [][]float64
-	table, y0, y1 *vec[T]
-	k             []*vec[T]
-}
+type saveVJP[T backend.Float] struct{ saving[T] }
 
 func (o *saveVJP[T]) unit(_ *worker[T], u unit) {
 	for i, lo, hi := o.clk.first(u); i >= 0; i, lo, hi = o.clk.after(u, i) {

@@ -134,7 +134,7 @@ type Loop[T backend.Float] struct {
 
 	recorder backend.Recorder // nil if the device has none
 	recorded Recorded
-	sequence func() // attempt, made once
+	sequence func() // Attempt, made once
 	replayed int    // attempts before the first poll if Start was replayed, or 0
 }
 
@@ -146,7 +146,7 @@ func New[T backend.Float](c Config[T]) (*Loop[T], error) {
 		return nil, err
 	}
 	l.recorder, _ = c.Backend.(backend.Recorder)
-	l.sequence = l.attempt
+	l.sequence = l.Attempt
 	tab := c.Tableau
 	l.kOf = make([][]backend.Vec[T], c.Blocks)
 	for _, b := range l.K {
@@ -295,8 +295,8 @@ func (l *Loop[T]) at(c float64, rows backend.Rows) backend.At {
 	return backend.At{Clock: l.Clock, C: c, Rows: rows}
 }
 
-// attempt enqueues one attempted step of every running lane.
-func (l *Loop[T]) attempt() {
+// Attempt enqueues one attempted step of every running lane.
+func (l *Loop[T]) Attempt() {
 	b, tab := l.Backend, l.Tableau
 	if l.Scheme != nil {
 		l.Scheme.Step(l)
@@ -415,9 +415,6 @@ func (l *Loop[T]) Replayed(attempts int) {
 	l.Attempts, l.Last, l.replayed = 0, backend.Progress{Running: l.Lanes}, min(max(attempts, 1), most)
 }
 
-// Attempt enqueues one attempted step of every running lane, to be recorded.
-func (l *Loop[T]) Attempt() { l.attempt() }
-
 // Repeat makes n attempts after a Start that was replayed, without asking how far the
 // solve is.
 func (l *Loop[T]) Repeat(ctx context.Context, n int) error {
@@ -471,7 +468,7 @@ func (l *Loop[T]) interval(n int) int {
 func (l *Loop[T]) enqueue(n int) {
 	if l.Attempts == 0 && l.replayed == 0 || l.recorder == nil || l.Hook != nil {
 		for range n {
-			l.attempt()
+			l.Attempt()
 		}
 		return
 	}
