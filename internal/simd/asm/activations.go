@@ -378,7 +378,7 @@ func (a arch) each(pointers []GPVirtual, n GPVirtual, body func(load func(Mem) V
 	Label("loop")
 	CMPQ(n, U32(a.lanes()))
 	JL(LabelRef("rest"))
-	body(func(m Mem) VecVirtual { return a.set(m) }, func(v VecVirtual, m Mem) { a.mov(v, m) })
+	body(a.set, func(v VecVirtual, m Mem) { a.mov(v, m) })
 	for _, p := range pointers {
 		ADDQ(U32(a.width), p)
 	}
@@ -388,7 +388,7 @@ func (a arch) each(pointers []GPVirtual, n GPVirtual, body func(load func(Mem) V
 	TESTQ(n, n)
 	JZ(LabelRef("end"))
 	t := a.tail(n)
-	body(func(m Mem) VecVirtual { v := a.vec(); t.load(m, v); return v }, t.store)
+	body(t.set, t.store)
 	Label("end")
 }
 

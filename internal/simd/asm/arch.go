@@ -102,6 +102,13 @@ func (a arch) tail(n GPVirtual) tail {
 	return t
 }
 
+// set is a register with the lanes of the mask from m, and 0 in the others.
+func (t tail) set(m Mem) VecVirtual {
+	v := t.a.vec()
+	t.load(m, v)
+	return v
+}
+
 func (t tail) load(m Mem, v VecVirtual) {
 	switch {
 	case t.a.wide() && t.a.f32():
@@ -185,7 +192,7 @@ func (a arch) signBit() Mem {
 	return a.bits(1 << 63)
 }
 
-// load sets a register to a constant.
+// set is a register with the vector at m.
 func (a arch) set(m Mem) VecVirtual {
 	v := a.vec()
 	a.mov(m, v)

@@ -32,32 +32,72 @@ func (a arch) combine() {
 	a.combineLoop("own", dst, y, h, at, n, nil)
 }
 
+// terms writes a loop over the terms of a sum: with the coefficient in a vector, and where
+// the term's slice begins, add adds it. Coefficients are of the parameter coef; skipZero
+// leaves out terms whose coefficient is 0.
+func (a arch) terms(label, coef string, skipZero bool, add func(p GPVirtual, coef VecVirtual)) {
+	c, k, terms := GP64(), GP64(), GP64()
+	Load(Param(coef), c)
+	Load(Param("k"), k)
+	Load(Param("terms"), terms)
+	TESTQ(terms, terms)
+	JZ(LabelRef(label + "summed"))
+	Label(label + "term")
+	if skipZero {
+		zero := GP64() // or -0
+		MOVQ(Mem{Base: c}, zero)
+		ADDQ(zero, zero)
+		JZ(LabelRef(label + "next"))
+	}
+	p, vc := GP64(), a.vec()
+	MOVQ(Mem{Base: k}, p)
+	a.broadcast(Mem{Base: c}, vc)
+	add(p, vc)
+	if skipZero {
+		Label(label + "next")
+	}
+	ADDQ(U32(sliceSize), k)
+	ADDQ(U32(a.size), c)
+	DECQ(terms)
+	JNZ(LabelRef(label + "term"))
+	Label(label + "summed")
+}
+
+// vectors are so many registers that hold 0.
+func (a arch) vectors(n int) []VecVirtual {
+	v := make([]VecVirtual, n)
+	for i := range v {
+		v[i] = a.vec()
+		a.zero(v[i])
+	}
+	return v
+}
+
+// blocks writes loops over n elements, four vectors at a time and then one. at moves by
+// step with every vector.
+func (a arch) blocks(label string, n, at GPVirtual, step int, block func(label string, vectors int)) {
+	for _, vectors := range []int{4, 1} {
+		l := fmt.Sprintf("%s%d", label, vectors)
+		Label(l)
+		CMPQ(n, U32(vectors*a.lanes()))
+		JL(LabelRef(l + "done"))
+		block(l, vectors)
+		ADDQ(U32(vectors*step), at)
+		SUBQ(U32(vectors*a.lanes()), n)
+		JMP(LabelRef(l))
+		Label(l + "done")
+	}
+}
+
 // combineLoop ends the function.
 func (a arch) combineLoop(label string, dst, y, h, at, n GPVirtual, vh VecVirtual) {
 	block := func(label string, vectors int, load func(Mem) VecVirtual, store func(VecVirtual, Mem)) {
-		acc := make([]VecVirtual, vectors)
-		for i := range acc {
-			acc[i] = a.vec()
-			a.zero(acc[i])
-		}
-		c, k, terms := GP64(), GP64(), GP64()
-		Load(Param("c"), c)
-		Load(Param("k"), k)
-		Load(Param("terms"), terms)
-		TESTQ(terms, terms)
-		JZ(LabelRef(label + "summed"))
-		Label(label + "term")
-		p, vc := GP64(), a.vec()
-		MOVQ(Mem{Base: k}, p)
-		a.broadcast(Mem{Base: c}, vc)
-		for i := range acc {
-			a.fma(load(Mem{Base: p, Index: at, Scale: 1, Disp: i * a.width}), vc, acc[i])
-		}
-		ADDQ(U32(sliceSize), k)
-		ADDQ(U32(a.size), c)
-		DECQ(terms)
-		JNZ(LabelRef(label + "term"))
-		Label(label + "summed")
+		acc := a.vectors(vectors)
+		a.terms(label, "c", false, func(p GPVirtual, c VecVirtual) {
+			for i := range acc {
+				a.fma(load(Mem{Base: p, Index: at, Scale: 1, Disp: i * a.width}), c, acc[i])
+			}
+		})
 		for i := range acc {
 			f := vh
 			if f == nil {
@@ -68,23 +108,13 @@ func (a arch) combineLoop(label string, dst, y, h, at, n GPVirtual, vh VecVirtua
 			store(v, Mem{Base: dst, Index: at, Scale: 1, Disp: i * a.width})
 		}
 	}
-	whole := func(m Mem) VecVirtual { return a.set(m) }
-	put := func(v VecVirtual, m Mem) { a.mov(v, m) }
-	for _, vectors := range []int{4, 1} {
-		l := label + string(rune('0'+vectors))
-		Label(l)
-		CMPQ(n, U32(vectors*a.lanes()))
-		JL(LabelRef(l + "done"))
-		block(l, vectors, whole, put)
-		ADDQ(U32(vectors*a.width), at)
-		SUBQ(U32(vectors*a.lanes()), n)
-		JMP(LabelRef(l))
-		Label(l + "done")
-	}
+	a.blocks(label, n, at, a.width, func(label string, vectors int) {
+		block(label, vectors, a.set, func(v VecVirtual, m Mem) { a.mov(v, m) })
+	})
 	TESTQ(n, n)
 	JZ(LabelRef(label + "end"))
 	t := a.tail(n)
-	block(label+"rest", 1, func(m Mem) VecVirtual { v := a.vec(); t.load(m, v); return v }, t.store)
+	block(label+"rest", 1, t.set, t.store)
 	Label(label + "end")
 	VZEROUPPER()
 	RET()
@@ -111,34 +141,12 @@ func (a arch) errors() {
 
 	// load is vector i of p in float64.
 	block := func(label string, vectors int, load func(p GPVirtual, i int) VecVirtual, own func(p GPVirtual, i int, v VecVirtual), store func(VecVirtual, Mem)) {
-		est := make([]VecVirtual, vectors)
-		for i := range est {
-			est[i] = d.vec()
-			d.zero(est[i])
-		}
-		c, k, terms := GP64(), GP64(), GP64()
-		Load(Param("e"), c)
-		Load(Param("k"), k)
-		Load(Param("terms"), terms)
-		TESTQ(terms, terms)
-		JZ(LabelRef(label + "summed"))
-		Label(label + "term")
-		zero := GP64() // or -0
-		MOVQ(Mem{Base: c}, zero)
-		ADDQ(zero, zero)
-		JZ(LabelRef(label + "next"))
-		p, vc := GP64(), d.vec()
-		MOVQ(Mem{Base: k}, p)
-		d.broadcast(Mem{Base: c}, vc)
-		for i := range est {
-			d.fma(load(p, i), vc, est[i])
-		}
-		Label(label + "next")
-		ADDQ(U32(sliceSize), k)
-		ADDQ(U32(8), c)
-		DECQ(terms)
-		JNZ(LabelRef(label + "term"))
-		Label(label + "summed")
+		est := d.vectors(vectors)
+		d.terms(label, "e", true, func(p GPVirtual, e VecVirtual) {
+			for i := range est {
+				d.fma(load(p, i), e, est[i])
+			}
+		})
 		for i, s := range est {
 			vh := d.vec()
 			d.broadcast(Mem{Base: h}, vh)
@@ -178,19 +186,11 @@ func (a arch) errors() {
 		}
 		return v
 	}
-	for _, vectors := range []int{4, 1} {
-		l := fmt.Sprintf("by%d", vectors)
-		Label(l)
-		CMPQ(n, U32(vectors*d.lanes()))
-		JL(LabelRef(l + "done"))
-		block(l, vectors, whole, func(p GPVirtual, i int, v VecVirtual) {
+	d.blocks("by", n, at, d.lanes(), func(label string, vectors int) {
+		block(label, vectors, whole, func(p GPVirtual, i int, v VecVirtual) {
 			d.mov(Mem{Base: p, Index: at, Scale: 8, Disp: i * d.width}, v)
 		}, func(v VecVirtual, m Mem) { d.mov(v, m) })
-		ADDQ(U32(vectors*d.lanes()), at)
-		SUBQ(U32(vectors*d.lanes()), n)
-		JMP(LabelRef(l))
-		Label(l + "done")
-	}
+	})
 	TESTQ(n, n)
 	JZ(LabelRef("end"))
 	t := d.tail(n)
