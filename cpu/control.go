@@ -101,10 +101,8 @@ func (k *controlKernel[T]) bytes() int64 {
 	return n
 }
 
-func (k *controlKernel[T]) pack() { k.inner.pack() }
-
-// packSignal takes learned values over into the signal, which every worker has.
-func (k *controlKernel[T]) packSignal() {
+// pack takes learned values over into the signal, of which every worker has its own.
+func (k *controlKernel[T]) pack() {
 	if k.values != nil && k.packed != k.mem.version {
 		k.signal.SetValues(k.values)
 		k.packed = k.mem.version
@@ -159,7 +157,7 @@ func dot[T backend.Float](x, y []T) (sum T) {
 }
 
 func (k *controlKernel[T]) eval(dz, z []T, r *rows) {
-	k.packSignal()
+	k.pack()
 	begin(dz, k.dim, r)
 	for lo := 0; lo < len(r.index); lo += controlRows {
 		tile := r.tile(lo, controlRows)
@@ -170,7 +168,7 @@ func (k *controlKernel[T]) eval(dz, z []T, r *rows) {
 }
 
 func (k *controlKernel[T]) vjp(o *vjp[T], r *rows) {
-	k.packSignal()
+	k.pack()
 	begin(o.dz, k.dim, r)
 	begin(o.az, k.dim, r)
 	begin(o.at, 1, r)
@@ -252,7 +250,7 @@ func (k *controlKernel[T]) takeApart(o *vjp[T], weight []T, tile rows) {
 }
 
 func (k *controlKernel[T]) jvp(o *jvp[T], r *rows) {
-	k.packSignal()
+	k.pack()
 	learned := o.w != nil && k.values != nil
 	if learned {
 		k.tangent.SetValues(o.w[k.numInner:])

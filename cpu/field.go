@@ -17,8 +17,6 @@ type kernel[T backend.Float] interface {
 	eval(dz, z []T, r *rows)
 	vjp(o *vjp[T], r *rows)
 	jvp(o *jvp[T], r *rows)
-	// pack takes over θ, if it has changed; it is called before workers run.
-	pack()
 	// canVJP and canJVP return nil if the product exists, else the remedy.
 	canVJP() error
 	canJVP() error
@@ -117,7 +115,7 @@ func check[T backend.Float](sys backend.System[T]) error {
 func (b *Backend[T]) newKernel(sys backend.System[T], theta []T, mem *memory[T]) kernel[T] {
 	switch s := sys.(type) {
 	case *mlp.Model[T]:
-		return newMLPKernel(s, theta, mem)
+		return newMLPKernel(s, theta)
 	case *field.Sum[T]:
 		k := &sumKernel[T]{}
 		for _, p := range s.Parts() {
@@ -210,12 +208,6 @@ func (k *sumKernel[T]) tileRows() (n int) {
 		n = max(n, tileRows(p))
 	}
 	return n
-}
-
-func (k *sumKernel[T]) pack() {
-	for _, p := range k.parts {
-		p.pack()
-	}
 }
 
 func (k *sumKernel[T]) setSamples(samples []int) {
@@ -330,7 +322,6 @@ func newFuncKernel[T backend.Float](f field.Func[T], theta []T) *funcKernel[T] {
 }
 
 func (k *funcKernel[T]) more() kernel[T] { return newFuncKernel(k.f, k.theta) }
-func (k *funcKernel[T]) pack()           {}
 
 func (k *funcKernel[T]) canVJP() error {
 	if ok, has := k.f.(interface{ HasVJP() bool }); k.back == nil || has && !ok.HasVJP() {

@@ -14,16 +14,14 @@ type mlpKernel[T backend.Float] struct {
 	spec   mlp.Spec
 	layers []mlp.Layer
 	theta  []T
-	mem    *memory[T]
 	lanes  int // samples of a full tile
-	shared *packed[T]
 
 	ld    int             // lanes of the tile, padding included
 	x     [][]T           // x[l]: input of layer l with the time, x[L]: output
 	pre   [][]T           // before the activation
 	t     []T             // time of each lane
 	delta []T             // cotangent or tangent of the current layer's output
-	next  []T             //
+	next  []T             // what is made of it
 	scale []T             // delta times the rows' weights
 	xT    []T             // a layer's input, [lane][feature]
 	zeros []T             // as long as a tile of the widest layer
@@ -31,14 +29,6 @@ type mlpKernel[T backend.Float] struct {
 	k     [1][]T          // operands for it
 	zT    []T             // the state before the input map
 	dot   *mlpTangents[T] // made where second derivatives are asked for
-}
-
-// packed is what workers share: the transposes of weights so wide that a walk down their
-// columns leaves the cache. Others are nil.
-type packed[T backend.Float] struct {
-	wT      [][]T
-	version uint64 // of θ
-	bytes   int64
 }
 
 // The size of a feature's row in a full tile: a few vectors, or where weights are so
@@ -56,43 +46,26 @@ func padded[T backend.Float](m int) int {
 	return (m + v - 1) / v * v
 }
 
-func newMLPKernel[T backend.Float](m *mlp.Model[T], theta []T, mem *memory[T]) *mlpKernel[T] {
-	k := &mlpKernel[T]{spec: m.Spec, layers: m.Spec.Layers(), theta: theta, mem: mem, shared: &packed[T]{}}
+func newMLPKernel[T backend.Float](m *mlp.Model[T], theta []T) *mlpKernel[T] {
+	k := &mlpKernel[T]{spec: m.Spec, layers: m.Spec.Layers(), theta: theta}
 	k.lanes = tileBytes / int(sizeOf[T]())
 	for _, ly := range k.layers {
-		var wT []T
-		if n := ly.In * ly.Out; int64(n)*sizeOf[T]() > wideBytes {
+		if int64(ly.In*ly.Out)*sizeOf[T]() > wideBytes {
 			k.lanes = wideTileBytes / int(sizeOf[T]())
-			wT = make([]T, n)
-			k.shared.bytes += int64(n) * sizeOf[T]()
 		}
-		k.shared.wT = append(k.shared.wT, wT)
 	}
 	k.allocate()
 	return k
 }
 
 func (k *mlpKernel[T]) more() kernel[T] {
-	x := &mlpKernel[T]{spec: k.spec, layers: k.layers, theta: k.theta, mem: k.mem, lanes: k.lanes, shared: k.shared}
+	x := &mlpKernel[T]{spec: k.spec, layers: k.layers, theta: k.theta, lanes: k.lanes}
 	x.allocate()
 	return x
 }
 
 // tile is how many rows the kernel takes at a time.
 func (k *mlpKernel[T]) tileRows() int { return k.lanes }
-
-func (k *mlpKernel[T]) pack() {
-	p := k.shared
-	if p.version == k.mem.version {
-		return
-	}
-	for l, ly := range k.layers {
-		if p.wT[l] != nil {
-			simd.Transpose(p.wT[l], ly.Out, k.theta[ly.W:], ly.In, ly.Out, ly.In)
-		}
-	}
-	p.version = k.mem.version
-}
 
 func (k *mlpKernel[T]) allocate() {
 	lanes, widest := k.lanes, 0
@@ -168,10 +141,6 @@ func (k *mlpKernel[T]) affine(mode simd.Mode, y, theta, x []T, l, in int, bias b
 // back sets x = Wᵀ·y of layer l of theta, for the first n inputs, or adds it.
 func (k *mlpKernel[T]) back(mode simd.Mode, x, theta, y []T, l, n int) {
 	ly := k.layers[l]
-	if wT := k.shared.wT[l]; wT != nil && &theta[0] == &k.theta[0] {
-		simd.Gemm(mode, x, k.ld, wT, ly.Out, 1, y, k.ld, n, k.ld, ly.Out, nil)
-		return
-	}
 	simd.Gemm(mode, x, k.ld, theta[ly.W:], 1, ly.In, y, k.ld, n, k.ld, ly.Out, nil)
 }
 

@@ -139,7 +139,7 @@ func (f *bound[T]) JVP(at backend.At, j backend.JVP[T]) {
 	f.b.do(o)
 }
 
-// prepare makes a kernel for every worker, with the θ of now.
+// prepare makes a kernel for every worker, and memory for sums.
 func (o *product[T]) prepare(workers, units int) {
 	f := o.f
 	for len(f.kernels) < workers {
@@ -147,7 +147,6 @@ func (o *product[T]) prepare(workers, units int) {
 		f.b.bytes.Add(k.bytes())
 		f.kernels = append(f.kernels, k)
 	}
-	f.kernels[0].pack()
 	if len(o.calls) < workers {
 		o.calls = slices.Grow(o.calls, workers-len(o.calls))[:workers]
 	}
