@@ -17,14 +17,15 @@ const (
 	//
 	//	                                 discrete          continuous        interpolating
 	//	                                 ms      error     ms      error     ms      error
-	//	Lotka-Volterra, t 0..10          0.32    5e-5      0.41    4e-5      0.40    3e-5
-	//	the same, forced, 21 outputs     0.50    1e-5      0.77    2e-6      0.58    2e-6
-	//	cubic spiral, 10 outputs         0.76    5e-5      1.29    2e-5      1.41    2e-5
-	//	2-50-2 Neural ODE, batch of 20   1.8     2e-6      2.6     1e-7      2.5     7e-8
+	//	Lotka-Volterra, t 0..10          0.26    5e-5      0.38    4e-5      0.35    3e-5
+	//	the same, forced, 21 outputs     0.35    1e-5      0.54    2e-6      0.54    2e-6
+	//	cubic spiral, 10 outputs         0.60    5e-5      1.10    2e-5      1.23    2e-5
+	//	2-50-2 Neural ODE, batch of 20   0.25    2e-6      0.42    1e-7      0.44    7e-8
 	//
-	// (one run on two virtual cores; errors are relative to the exact solution's
-	// gradient, to which all converge with the tolerances.) Where memory for the steps is
-	// short, Settings.Budget trades it for time, and Continuous needs none.
+	// (the median of three runs on two virtual cores of an AMD EPYC; errors are relative to
+	// the exact solution's gradient, to which all converge with the tolerances.) Where
+	// memory for the steps is short, Settings.Budget trades it for time, and Continuous
+	// needs none.
 	Auto Method = iota
 	// Discrete reverses the accepted steps: the exact gradient of the computed
 	// solution, to rounding, with the step sizes held, or with Settings.StepSizes
