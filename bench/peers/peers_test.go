@@ -9,6 +9,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -65,7 +66,7 @@ func TestDrive_Ours(t *testing.T) {
 }
 
 // liar is a side whose results are wrong: its f has another activation.
-func liar(t *testing.T, times *int) *side {
+func liar(t *testing.T, times *atomic.Int64) *side {
 	in, requests := io.Pipe()
 	replies, out := io.Pipe()
 	go func() {
@@ -78,13 +79,13 @@ func liar(t *testing.T, times *int) *side {
 // tamper gives every model another activation, and counts the requests of times.
 type tamper struct {
 	in    io.Reader
-	times *int
+	times *atomic.Int64
 }
 
 func (x *tamper) Read(b []byte) (int, error) {
 	n, err := x.in.Read(b)
 	line := string(b[:n])
-	*x.times += strings.Count(line, `"op":"time"`)
+	x.times.Add(int64(strings.Count(line, `"op":"time"`)))
 	line = strings.ReplaceAll(line, `"variant":"direct"`, `"variant":"joint/discrete"`)
 	line = strings.ReplaceAll(line, `"tanh"`, `"silu"`)
 	return copy(b[:cap(b)], line), err
@@ -92,7 +93,7 @@ func (x *tamper) Read(b []byte) (int, error) {
 
 // TestDrive_DoesNotTimeWhatDisagrees: a side whose results differ fails, and is named.
 func TestDrive_DoesNotTimeWhatDisagrees(t *testing.T) {
-	times := 0
+	var times atomic.Int64
 	o := fastest("direct$|^neuralode/joint/discrete")
 	o.python, o.cold, o.tasks = "none", 0, regexp.MustCompile("gradient")
 	o.start = func(name string, threads int) (*side, error) {
@@ -114,8 +115,8 @@ func TestDrive_DoesNotTimeWhatDisagrees(t *testing.T) {
 	}
 	direct := slices.IndexFunc(variants, func(v variant) bool { return v.name == "direct" })
 	c := r.cells[key{"1 × 2-50-2", 1, direct, gradient}]
-	if c == nil || c.err == nil || len(c.samples) > 0 || times > 0 {
-		t.Fatalf("%+v, and it was timed %d times", c, times)
+	if c == nil || c.err == nil || len(c.samples) > 0 || times.Load() > 0 {
+		t.Fatalf("%+v, and it was timed %d times", c, times.Load())
 	}
 	if !r.cells[key{"1 × 2-50-2", 1, 0, gradient}].ok() {
 		t.Error("the honest side was not timed")
