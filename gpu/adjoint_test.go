@@ -100,6 +100,56 @@ func TestAdjoint_MethodsAndModes(t *testing.T) {
 	}
 }
 
+// Gradients of replayed steps, forwards and back, have the bits of those launched one by
+// one, also where a gradient reuses the recordings of the one before.
+func TestAdjoint_ReplaysAreBitEqual(t *testing.T) {
+	ctx := context.Background()
+	dev := open[float64](t)
+	gradients := func(b backend.Backend[float64], set solver.Settings, how adjoint.Settings) (all []float64, replays int64) {
+		s := spiral(t, b, set)
+		a, err := adjoint.New(s, how)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer a.Close()
+		for range 2 {
+			before := dev.Counts().Graphs
+			sol, err := a.Solve(ctx, spiralStates, []float64{0, 0.3, 1, 1.5})
+			if err != nil {
+				t.Fatal(err)
+			}
+			g, err := a.Gradients(ctx, sol, sines(len(sol.Y)))
+			if err != nil {
+				t.Fatal(err)
+			}
+			replays = dev.Counts().Graphs - before
+			all = append(append(append(all, sol.Y...), g.Z0...), g.Theta...)
+		}
+		return all, replays
+	}
+	jointly := solver.Settings{RTol: 1e-4, ATol: 1e-5}
+	alone, fixed := jointly, solver.Settings{Method: solver.RK4, Step: 0.1}
+	alone.Stepping = solver.PerSample
+	for _, c := range []struct {
+		set solver.Settings
+		how adjoint.Settings
+	}{
+		{jointly, adjoint.Settings{}}, {jointly, adjoint.Settings{Store: adjoint.States}}, {jointly, adjoint.Settings{Budget: 32 << 10}},
+		{jointly, adjoint.Settings{Method: adjoint.Continuous}}, {jointly, adjoint.Settings{Method: adjoint.Interpolating}},
+		{jointly, adjoint.Settings{Method: adjoint.Reversible}}, {fixed, adjoint.Settings{Method: adjoint.Reversible}},
+		{alone, adjoint.Settings{}}, {fixed, adjoint.Settings{}},
+	} {
+		got, replays := gradients(dev, c.set, c.how)
+		want, none := gradients(unrecorded[float64]{dev, dev}, c.set, c.how)
+		if !slices.Equal(got, want) {
+			t.Errorf("%+v: other bits", c)
+		}
+		if replays == 0 || none != 0 {
+			t.Errorf("%+v: %d replays, and %d without a recorder", c, replays, none)
+		}
+	}
+}
+
 // Samples with times and tolerances of their own, and events with resets, give the
 // CPU's solutions, events and gradients.
 func TestAdjoint_OwnTimesAndEvents(t *testing.T) {
