@@ -115,7 +115,7 @@ func check[T backend.Float](sys backend.System[T]) error {
 func (b *Backend[T]) newKernel(sys backend.System[T], theta []T, mem *memory[T]) kernel[T] {
 	switch s := sys.(type) {
 	case *mlp.Model[T]:
-		return newMLPKernel(s, theta)
+		return newMLPKernel(s, theta, mem)
 	case *field.Sum[T]:
 		k := &sumKernel[T]{}
 		for _, p := range s.Parts() {

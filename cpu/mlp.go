@@ -14,7 +14,9 @@ type mlpKernel[T backend.Float] struct {
 	spec   mlp.Spec
 	layers []mlp.Layer
 	theta  []T
-	lanes  int // samples of a full tile
+	mem    *memory[T] // of θ
+	lanes  int        // samples of a full tile
+	few    *few[T]    // for tiles of a few samples, or nil
 
 	ld    int             // lanes of the tile, padding included
 	x     [][]T           // x[l]: input of layer l with the time, x[L]: output
@@ -46,8 +48,8 @@ func padded[T backend.Float](m int) int {
 	return (m + v - 1) / v * v
 }
 
-func newMLPKernel[T backend.Float](m *mlp.Model[T], theta []T) *mlpKernel[T] {
-	k := &mlpKernel[T]{spec: m.Spec, layers: m.Spec.Layers(), theta: theta}
+func newMLPKernel[T backend.Float](m *mlp.Model[T], theta []T, mem *memory[T]) *mlpKernel[T] {
+	k := &mlpKernel[T]{spec: m.Spec, layers: m.Spec.Layers(), theta: theta, mem: mem}
 	k.lanes = tileBytes / int(sizeOf[T]())
 	for _, ly := range k.layers {
 		if int64(ly.In*ly.Out)*sizeOf[T]() > wideBytes {
@@ -59,7 +61,7 @@ func newMLPKernel[T backend.Float](m *mlp.Model[T], theta []T) *mlpKernel[T] {
 }
 
 func (k *mlpKernel[T]) more() kernel[T] {
-	x := &mlpKernel[T]{spec: k.spec, layers: k.layers, theta: k.theta, lanes: k.lanes}
+	x := &mlpKernel[T]{spec: k.spec, layers: k.layers, theta: k.theta, mem: k.mem, lanes: k.lanes}
 	x.allocate()
 	return x
 }
@@ -80,13 +82,14 @@ func (k *mlpKernel[T]) allocate() {
 	k.xT = make([]T, lanes*(widest+xTPad))
 	k.t, k.zT = make([]T, lanes), make([]T, lanes*k.spec.Widths[0])
 	k.ones = []T{1}
+	k.few = newFew(k)
 }
 
 func (k *mlpKernel[T]) canVJP() error { return nil }
 func (k *mlpKernel[T]) canJVP() error { return nil }
 
 func (k *mlpKernel[T]) bytes() int64 {
-	n := len(k.t) + len(k.zT) + 4*len(k.delta) + len(k.xT) + k.dot.size()
+	n := len(k.t) + len(k.zT) + 4*len(k.delta) + len(k.xT) + k.few.size() + k.dot.size()
 	for _, s := range [][][]T{k.x, k.pre} {
 		for _, v := range s {
 			n += len(v)
@@ -172,6 +175,11 @@ func (k *mlpKernel[T]) forward(z []T, r *rows) {
 func (k *mlpKernel[T]) eval(dz, z []T, r *rows) {
 	for lo := 0; lo < len(r.index); lo += k.lanes {
 		tile := r.tile(lo, k.lanes)
+		if k.few.takes(len(tile.index)) {
+			k.few.forward(z, &tile)
+			k.few.outputs(dz, &tile)
+			continue
+		}
 		k.forward(z, &tile)
 		k.scatter(dz, k.x[len(k.layers)], k.out(), 1, &tile)
 	}
@@ -180,8 +188,14 @@ func (k *mlpKernel[T]) eval(dz, z []T, r *rows) {
 func (k *mlpKernel[T]) vjp(o *vjp[T], r *rows) {
 	for lo := 0; lo < len(r.index); lo += k.lanes {
 		tile := r.tile(lo, k.lanes)
-		k.forward(o.z, &tile)
-		k.scatter(o.dz, k.x[len(k.layers)], k.out(), 1, &tile)
+		few := k.few.takes(len(tile.index))
+		if few {
+			k.few.forward(o.z, &tile)
+			k.few.outputs(o.dz, &tile)
+		} else {
+			k.forward(o.z, &tile)
+			k.scatter(o.dz, k.x[len(k.layers)], k.out(), 1, &tile)
+		}
 		if o.az == nil && o.at == nil && o.g == nil {
 			continue
 		}
@@ -189,7 +203,11 @@ func (k *mlpKernel[T]) vjp(o *vjp[T], r *rows) {
 		if o.g != nil {
 			weight = o.weight[lo : lo+len(tile.index)]
 		}
-		k.backward(o, weight, &tile)
+		if few {
+			k.few.backward(o, weight, &tile)
+		} else {
+			k.backward(o, weight, &tile)
+		}
 	}
 }
 
