@@ -85,6 +85,16 @@ type replay[T backend.Float] struct {
 	attempts int // of the last solve, and of every one with fixed steps
 
 	whole, before, loss, after step.Recorded
+	// What they record, made once: all, start, derive and finish, with ctx.
+	ctx                                                  context.Context
+	enqueueAll, enqueueBefore, enqueueLoss, enqueueAfter func()
+	spans                                                []backend.Span
+}
+
+// begin prepares for steps like the one that has just run.
+func (p *replay[T]) begin() {
+	p.enqueueAll, p.enqueueBefore, p.enqueueLoss, p.enqueueAfter = p.all, p.start, p.derive, p.finish
+	p.spans = []backend.Span{p.dev.Settings().Span(p.s.Times)}
 }
 
 func (p *replay[T]) close() {
@@ -103,7 +113,6 @@ func (d *discrete[T]) deviceStep(ctx context.Context, dev *solver.Device[T], s *
 	}()
 	if p.s == s && p.loop == d.rec.loop && p.back == d.mem && !d.rec.lost {
 		d.rec.sol = nil
-		p.dev = dev
 		if err := p.run(ctx); err != nil {
 			d.rec.lost = true
 			return d.short(dev, fmt.Errorf("adjoint: %w", err))
@@ -115,7 +124,8 @@ func (d *discrete[T]) deviceStep(ctx context.Context, dev *solver.Device[T], s *
 		return err
 	}
 	if r, ok := dev.Backend.(backend.Recorder); ok && d.rec.limit == nil {
-		*p = replay[T]{s: s, loop: d.rec.loop, back: d.mem, recorder: r, attempts: d.rec.loop.Attempts}
+		*p = replay[T]{s: s, dev: dev, loop: d.rec.loop, back: d.mem, recorder: r, attempts: d.rec.loop.Attempts}
+		p.begin()
 	}
 	return nil
 }
@@ -127,10 +137,11 @@ func (p *replay[T]) run(ctx context.Context) error {
 	if err := context.Cause(ctx); err != nil {
 		return err
 	}
-	if fixed && p.attempts <= most && p.whole.Replay(p.recorder, 1, func() { p.enqueueAll(ctx) }) {
+	p.ctx = ctx
+	if fixed && p.attempts <= most && p.whole.Replay(p.recorder, 1, p.enqueueAll) {
 		return nil
 	}
-	p.before.Run(p.recorder, 1, func() { p.enqueueBefore(ctx) })
+	p.before.Run(p.recorder, 1, p.enqueueBefore)
 	p.loop.Replayed(p.attempts)
 	if fixed {
 		if err := p.loop.Repeat(ctx, p.attempts); err != nil {
@@ -147,34 +158,34 @@ func (p *replay[T]) run(ctx context.Context) error {
 	}
 	p.loss.Run(p.recorder, 1, p.enqueueLoss)
 	p.rewind()
-	if err := p.back.recorded.Chunks(ctx, p.recorder, p.attempts, p.back.stepBack); err != nil {
+	if err := p.back.recorded.Chunks(ctx, p.recorder, p.attempts, p.back.sequence); err != nil {
 		return err
 	}
 	p.after.Run(p.recorder, 1, p.enqueueAfter)
 	return nil
 }
 
-// enqueueAll enqueues a step with fixed steps.
-func (p *replay[T]) enqueueAll(ctx context.Context) {
-	p.enqueueBefore(ctx)
+// all enqueues a step with fixed steps.
+func (p *replay[T]) all() {
+	p.start()
 	for range p.attempts {
 		p.loop.Attempt()
 	}
-	p.enqueueLoss()
+	p.derive()
 	p.rewind()
 	for range p.attempts {
 		p.back.stepBack()
 	}
-	p.enqueueAfter()
+	p.finish()
 }
 
-func (p *replay[T]) enqueueBefore(ctx context.Context) {
+func (p *replay[T]) start() {
 	p.s.Before()
 	p.dev.Backend.Copy(p.loop.Y.Of[0], p.s.States.Block(0))
-	_ = p.loop.Start(ctx, p.dev.Settings().Span(p.s.Times)) // which does not fail: there is a tape
+	_ = p.loop.Start(p.ctx, p.spans...) // which does not fail: there is a tape
 }
 
-func (p *replay[T]) enqueueLoss() {
+func (p *replay[T]) derive() {
 	p.s.outputs(p.dev.Backend, p.loop.Table)
 	p.s.Loss(p.loop.Clock)
 	p.back.cotangentsAt(p.s.Jumps, p.s.DLdz)
@@ -185,4 +196,4 @@ func (p *replay[T]) rewind() {
 	p.back.dev.Rewind(p.loop.Clock, p.loop.Tape, int64(p.attempts), nil)
 }
 
-func (p *replay[T]) enqueueAfter() { p.s.After(p.back.theta) }
+func (p *replay[T]) finish() { p.s.After(p.back.theta) }

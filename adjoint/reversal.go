@@ -31,6 +31,7 @@ type reversal[T backend.Float] struct {
 	extraA     [][]float64
 	owned      []backend.Vec[T]
 	recorded   step.Recorded
+	sequence   func() // stepBack, made once
 }
 
 // costate is what goes backwards: every operation on it is linear, but for the
@@ -73,6 +74,7 @@ func newReversal[T backend.Float](d *solver.Device[T], loop *step.Loop[T], again
 	case len(loop.K) > s && tab.EndStage():
 		m.end = s
 	}
+	m.sequence = m.stepBack
 	m.ones = slices.Repeat([]float64{1}, len(loop.K)+1)
 	var err error
 	m.allocate(func(blocks, rows, cols int) (v backend.Vec[T]) {
@@ -233,7 +235,7 @@ func (m *reversal[T]) state(j, block int, at backend.At) backend.Vec[T] {
 func (m *reversal[T]) steps(ctx context.Context, from, to int, through *jumps[T]) error {
 	if through == nil {
 		recorder, _ := m.dev.(backend.Recorder)
-		return m.recorded.Repeat(ctx, recorder, from-to, m.stepBack)
+		return m.recorded.Repeat(ctx, recorder, from-to, m.sequence)
 	}
 	for n := from; n > to; n-- {
 		if err := context.Cause(ctx); err != nil {

@@ -99,6 +99,7 @@ type vec[T backend.Float] struct {
 	blocks, rows, cols int
 	d                  []T
 	mem                *memory[T]
+	views              []vec[T] // its blocks, made when the first is asked for
 }
 
 // memory is what all views of one allocation share.
@@ -116,8 +117,14 @@ func (v *vec[T]) Block(i int) backend.Vec[T] {
 	if i < 0 || i >= v.blocks {
 		panic("cpu: block index out of range")
 	}
-	n := v.rows * v.cols
-	return &vec[T]{blocks: 1, rows: v.rows, cols: v.cols, d: v.d[i*n : (i+1)*n : (i+1)*n], mem: v.mem}
+	if v.views == nil {
+		v.views = make([]vec[T], v.blocks)
+		n := v.rows * v.cols
+		for j := range v.views {
+			v.views[j] = vec[T]{blocks: 1, rows: v.rows, cols: v.cols, d: v.d[j*n : (j+1)*n : (j+1)*n], mem: v.mem}
+		}
+	}
+	return &v.views[i]
 }
 
 // part returns rows lo to hi of block i.

@@ -2,7 +2,6 @@ package cpu
 
 import (
 	"fmt"
-	"slices"
 
 	"github.com/seed-5f5774c8/neuralode/backend"
 	"github.com/seed-5f5774c8/neuralode/control"
@@ -53,6 +52,7 @@ type bound[T backend.Float] struct {
 	block   int         // rows that a kernel takes at a time
 	work    int         // about the operations of an evaluation of a row
 	last    product[T]
+	samples []int // of SetSamples
 }
 
 // Bind prepares an *mlp.Model, a field.Func, a *control.Field or a *field.Sum of these.
@@ -144,7 +144,10 @@ func (f *bound[T]) Params() backend.Vec[T] { return f.params }
 
 // SetSamples says which samples the rows are.
 func (f *bound[T]) SetSamples(samples []int) {
-	samples = slices.Clone(samples)
+	if samples != nil {
+		f.samples = append(f.samples[:0], samples...)
+		samples = f.samples
+	}
 	for _, k := range f.kernels {
 		if k, ok := k.(sampled); ok {
 			k.setSamples(samples)

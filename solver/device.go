@@ -24,14 +24,17 @@ var ErrIncomplete = errors.New("solver: samples ended early")
 // OnDevice calls do with the solver's device, while no other method of the solver
 // runs. Calls of do that enqueue report their failures in a later one that waits.
 func (s *Solver[T]) OnDevice(do func(d *Device[T]) error) error {
-	return s.Exclusive(func(dev backend.Backend[T], f backend.Field[T], _ *Version) error {
-		return do(&Device[T]{Backend: dev, Field: f, s: s})
-	})
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return fmt.Errorf("solver: %w: make a new Solver", backend.ErrClosed)
+	}
+	return do(&s.device)
 }
 
 // ParamsChanged says that θ was written to, in Field.Params: solutions computed before
 // are no longer those of this solver.
-func (d *Device[T]) ParamsChanged() { d.s.version = new(Version) }
+func (d *Device[T]) ParamsChanged() { d.s.version = nil }
 
 // Solve is [Solver.Solve] for states that stay on the device: from z0, 1×B×D, at
 // ts[0] to the last of ts. It returns the states at ts[1:], n×B×D, valid until the
@@ -146,7 +149,12 @@ func (d *Device[T]) NewLoop(batch int, ts []float64, keep step.Keep, with func(*
 }
 
 // Version is that of the solver's parameters now; see [Solution.Version].
-func (d *Device[T]) Version() *Version { return d.s.version }
+func (d *Device[T]) Version() *Version {
+	if d.s.version == nil {
+		d.s.version = new(Version)
+	}
+	return d.s.version
+}
 
 // Settings are the solver's.
 func (d *Device[T]) Settings() *Settings { return &d.s.set }
@@ -159,7 +167,7 @@ func (s *Solver[T]) SetSamples(samples []int) error {
 	return s.Exclusive(func(_ backend.Backend[T], f backend.Field[T], _ *Version) error {
 		if k, ok := f.(backend.Sampler); ok {
 			k.SetSamples(samples)
-			s.version = new(Version)
+			s.version = nil
 		}
 		return nil
 	})

@@ -49,7 +49,7 @@ func (s *Solver[T]) newSolution(g grid, z0 []T) *Solution[T] {
 		Status:  make([]Status, g.batch),
 		Stats:   make([]Stats, g.batch),
 		Backend: s.dev.Name(), Method: s.set.name(), Warnings: s.warnings,
-		version: s.version, tab: s.set.Tableau,
+		version: s.device.Version(), tab: s.set.Tableau,
 	}
 	if len(s.events) > 0 {
 		sol.Events = make([][]Occurrence[T], g.batch)

@@ -26,10 +26,11 @@ type Solver[T backend.Float] struct {
 	warnings []string
 
 	mu      sync.Mutex
-	version *Version
+	version *Version // nil: a new one that nobody has asked for
 	loop    *step.Loop[T]
 	shape   shape // what loop was made for
 	closed  bool
+	device  Device[T]
 }
 
 type shape struct {
@@ -66,10 +67,12 @@ func New[T backend.Float](dev backend.Backend[T], sys backend.System[T], set Set
 		f.Close()
 		return nil, err
 	}
-	return &Solver[T]{
+	s := &Solver[T]{
 		dev: dev, field: f, dim: f.Dim(), params: f.NumParams(), set: set,
-		events: slices.Clone(events), warnings: warnings, version: new(Version),
-	}, nil
+		events: slices.Clone(events), warnings: warnings,
+	}
+	s.device = Device[T]{Backend: dev, Field: f, s: s}
+	return s, nil
 }
 
 // isNil reports whether x is nil or holds a nil pointer, as of a model whose error
@@ -116,7 +119,7 @@ func (s *Solver[T]) SetParams(theta []T) error {
 		return err
 	}
 	return s.Exclusive(func(dev backend.Backend[T], f backend.Field[T], _ *Version) error {
-		s.version = new(Version)
+		s.version = nil
 		dev.Upload(f.Params(), theta)
 		return dev.Sync()
 	})
@@ -138,12 +141,7 @@ func (s *Solver[T]) Params() ([]T, error) {
 // the solver runs. It is how package adjoint works on the same device. version
 // changes with θ; a Solution has the one it was computed with.
 func (s *Solver[T]) Exclusive(do func(dev backend.Backend[T], f backend.Field[T], version *Version) error) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.closed {
-		return fmt.Errorf("solver: %w: make a new Solver", backend.ErrClosed)
-	}
-	return do(s.dev, s.field, s.version)
+	return s.OnDevice(func(d *Device[T]) error { return do(d.Backend, d.Field, d.Version()) })
 }
 
 // Solve integrates the batch z0, row-major [B, D], from ts[0] and returns the

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/seed-5f5774c8/neuralode/backend"
+	"github.com/seed-5f5774c8/neuralode/internal/learn"
 )
 
 // Settings says how [Fit] trains. Its zero value is 100 epochs of Adam on all
@@ -395,7 +396,7 @@ func (f *fit[T]) update(ctx context.Context, batch []int, factor float64) (loss,
 		copy(f.best, f.theta)
 	}
 	Update(f.set.Optimizer, factor, f.theta, f.grad, f.opt)
-	if i := firstNonFinite(f.theta); i >= 0 {
+	if i := learn.FirstNonFinite(f.theta); i >= 0 {
 		return 0, 0, f.badUpdate(i)
 	}
 	if f.dev != nil {
@@ -406,12 +407,9 @@ func (f *fit[T]) update(ctx context.Context, batch []int, factor float64) (loss,
 
 // updateOnDevice is update without the host, or errHost if it takes the host.
 func (f *fit[T]) updateOnDevice(ctx context.Context, batch []int, factor float64) (loss, norm float64, err error) {
-	o := &f.set.Optimizer
-	out, err := f.dev.step(ctx, batch, backend.Optimizer{
-		Kind: backend.OptimizerKind(o.Kind), Step: f.opt.Step + 1, LR: o.LR * factor, WeightDecay: o.WeightDecay,
-		Beta1: o.Beta1, Beta2: o.Beta2, Alpha: o.Alpha, Eps: o.Eps,
-		Momentum: o.Momentum, Dampening: o.Dampening, Nesterov: o.Nesterov, Clip: f.set.ClipNorm,
-	})
+	o := f.set.Optimizer.plain(f.opt.Step+1, factor)
+	o.Clip = f.set.ClipNorm
+	out, err := f.dev.step(ctx, batch, o)
 	if err != nil {
 		return 0, 0, fmt.Errorf("train: step %d of epoch %d: %w", f.Step, f.Epoch, err)
 	}
@@ -453,7 +451,7 @@ func (f *fit[T]) diagnose(ctx context.Context, batch []int, loss, norm float64) 
 		e.Sample = blame(ctx, f.obj, f.theta, batch, nil)
 	} else {
 		e.What, e.Value = "gradient", norm
-		if e.Param = firstNonFinite(f.grad); e.Param >= 0 {
+		if e.Param = learn.FirstNonFinite(f.grad); e.Param >= 0 {
 			e.Value = float64(f.grad[e.Param])
 			e.Sample = blame(ctx, f.obj, f.theta, batch, f.grad)
 		}

@@ -12,6 +12,7 @@ import (
 	"gonum.org/v1/gonum/optimize"
 
 	"github.com/seed-5f5774c8/neuralode/backend"
+	"github.com/seed-5f5774c8/neuralode/internal/learn"
 	"github.com/seed-5f5774c8/neuralode/solver"
 )
 
@@ -163,7 +164,7 @@ func (l *lbfgs[T]) evaluate() {
 	now := len(l.history) // the iteration under way
 	loss, err := l.obj.Gradient(l.ctx, l.theta, l.all, l.grad)
 	var unsolved *solver.Error
-	switch i := firstNonFinite(l.grad); {
+	switch i := learn.FirstNonFinite(l.grad); {
 	case l.ctx.Err() != nil:
 		l.fatal = fmt.Errorf("train: cancelled in iteration %d: %w", now, context.Cause(l.ctx))
 	case err != nil && !errors.As(err, &unsolved):

@@ -6,6 +6,7 @@ import (
 	"math"
 
 	"github.com/seed-5f5774c8/neuralode/backend"
+	"github.com/seed-5f5774c8/neuralode/internal/learn"
 )
 
 // LossKind is the formula of a loss, with prediction p and target y of one element.
@@ -80,13 +81,6 @@ func (l Loss) Validate() error {
 	return nil
 }
 
-func (l Loss) delta() float64 {
-	if l.Delta == 0 {
-		return 1
-	}
-	return l.Delta
-}
-
 // EvalLoss returns the loss of the predictions pred and, unless grad is nil, sets
 // grad, of the same length, to its derivative with respect to them. It is computed
 // in float64, in ascending order of elements. pred may make it NaN or infinite; an
@@ -103,13 +97,8 @@ func EvalLoss[T backend.Float](l Loss, pred []T, y Target[T], grad []T) (float64
 	if total == 0 {
 		return 0, errors.New("train: the mask leaves nothing to compare: all weights are 0; take out samples without targets")
 	}
-	scale := 1.0
-	if l.Reduction == Mean {
-		scale = 1 / total
-	}
-	sum := 0.0
-	eachLoss(l, pred, y, grad, scale, func(_ int, loss float64) { sum += loss })
-	return sum * scale, nil
+	target := y.plain()
+	return learn.Eval(l.plain(), pred, &target, total, grad), nil
 }
 
 // ElementLosses sets dst to the weighted loss w_i ℓ_i of every element, or of every
@@ -122,19 +111,26 @@ func ElementLosses[T backend.Float](dst []float64, l Loss, pred []T, y Target[T]
 		return fmt.Errorf("train: dst has %d elements, want %d, one for each target", len(dst), n)
 	}
 	clear(dst)
-	eachLoss(l, pred, y, nil, 1, func(i int, loss float64) { dst[i] = loss })
+	target := y.plain()
+	learn.Each(l.plain(), pred, &target, nil, 1, func(i int, loss float64) { dst[i] = loss })
 	return nil
 }
 
+// plain is l for those that compute.
+func (l Loss) plain() backend.Loss {
+	p := backend.Loss{Kind: backend.LossKind(l.Kind), Mean: l.Reduction == Mean, Delta: l.Delta}
+	if p.Delta == 0 {
+		p.Delta = 1
+	}
+	return p
+}
+
+func (y Target[T]) plain() learn.Target[T, int32] { return learn.Target[T, int32](y) }
+
 // weight is w_i; a negative label counts as 0.
 func (y Target[T]) weight(i int) float64 {
-	if y.Labels != nil && y.Labels[i] < 0 {
-		return 0
-	}
-	if y.Weights == nil {
-		return 1
-	}
-	return float64(y.Weights[i])
+	p := y.plain()
+	return p.Weight(i)
 }
 
 // checkTarget returns Σ w_i.
@@ -181,78 +177,4 @@ func checkTarget[T backend.Float](l Loss, preds int, y Target[T]) (total float64
 		}
 	}
 	return total, nil
-}
-
-// eachLoss calls each with w_i ℓ_i of every element that counts, in order, and sets
-// grad, if not nil, to scale times the derivative of their sum.
-func eachLoss[T backend.Float](l Loss, pred []T, y Target[T], grad []T, scale float64, each func(i int, loss float64)) {
-	clear(grad)
-	if l.Kind == CrossEntropy {
-		c := len(pred) / len(y.Labels)
-		for i, label := range y.Labels {
-			if w := y.weight(i); w != 0 {
-				var g []T
-				if grad != nil {
-					g = grad[i*c : (i+1)*c]
-				}
-				each(i, w*crossEntropy(pred[i*c:(i+1)*c], int(label), g, scale*w))
-			}
-		}
-		return
-	}
-	delta := l.delta()
-	for i, p := range pred {
-		w := y.weight(i)
-		if w == 0 {
-			continue
-		}
-		r := float64(p) - float64(y.Values[i])
-		var loss, slope float64
-		switch size := math.Abs(r); {
-		case l.Kind == MSE:
-			loss, slope = r*r, 2*r
-		case l.Kind == Huber && size <= delta:
-			loss, slope = r*r/2, r
-		case l.Kind == Huber:
-			loss, slope = delta*(size-delta/2), math.Copysign(delta, r)
-		case r == 0:
-			// MAE at its kink.
-		default:
-			loss, slope = size, r/size
-		}
-		each(i, w*loss)
-		if grad != nil {
-			grad[i] = T(scale * w * slope)
-		}
-	}
-}
-
-// crossEntropy returns the loss of one row and sets g, if not nil, to scale times
-// its derivative, softmax(x) - onehot(c). The largest logit is taken out of the
-// exponentials, so that none overflows, and out of their sum, so that a loss near 0
-// keeps its digits.
-func crossEntropy[T backend.Float](x []T, c int, g []T, scale float64) float64 {
-	top := 0
-	for j, v := range x {
-		if v > x[top] {
-			top = j
-		}
-	}
-	m, rest := float64(x[top]), 0.0
-	for j, v := range x {
-		if j != top {
-			rest += math.Exp(float64(v) - m)
-		}
-	}
-	for j := range g {
-		p := math.Exp(float64(x[j])-m) / (1 + rest)
-		if j == c {
-			p--
-			if c == top {
-				p = -rest / (1 + rest)
-			}
-		}
-		g[j] = T(scale * p)
-	}
-	return (m - float64(x[c])) + math.Log1p(rest)
 }

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/seed-5f5774c8/neuralode/backend"
+	"github.com/seed-5f5774c8/neuralode/internal/learn"
 )
 
 // NonFiniteError says what became NaN or infinite, and where.
@@ -34,16 +35,6 @@ func (e *NonFiniteError) Error() string {
 }
 
 func finite(x float64) bool { return !math.IsNaN(x) && !math.IsInf(x, 0) }
-
-// firstNonFinite is the index of the first element that is not finite, or -1.
-func firstNonFinite[T backend.Float](x []T) int {
-	for i, v := range x {
-		if !finite(float64(v)) {
-			return i
-		}
-	}
-	return -1
-}
 
 // culprit finds a sample of batch for which bad is true by itself, by halving, or
 // returns -1.
@@ -74,6 +65,6 @@ func blame[T backend.Float](ctx context.Context, obj Objective[T], theta []T, ba
 			return err == nil && !finite(loss)
 		}
 		_, err := obj.Gradient(ctx, theta, part, grad)
-		return err == nil && firstNonFinite(grad) >= 0
+		return err == nil && learn.FirstNonFinite(grad) >= 0
 	})
 }

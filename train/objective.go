@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 
 	"github.com/seed-5f5774c8/neuralode/backend"
+	"github.com/seed-5f5774c8/neuralode/internal/learn"
 )
 
 // Objective is what [Fit] and [LBFGS] minimise: a loss of parameters θ over samples.
@@ -79,7 +80,7 @@ func checkStart[T backend.Float](obj, validation Objective[T], theta []T) error 
 	if p := obj.NumParams(); len(theta) != p || p == 0 {
 		return fmt.Errorf("train: theta has %d parameters, and the objective %d; they must be equal and not 0", len(theta), p)
 	}
-	if i := firstNonFinite(theta); i >= 0 {
+	if i := learn.FirstNonFinite(theta); i >= 0 {
 		return fmt.Errorf("train: parameter %d is %g; start from finite ones", i, float64(theta[i]))
 	}
 	if validation != nil {

@@ -5,6 +5,7 @@ import (
 	"math"
 
 	"github.com/seed-5f5774c8/neuralode/backend"
+	"github.com/seed-5f5774c8/neuralode/internal/learn"
 )
 
 // OptimizerKind is the formula by which a gradient g changes θ. γ is the learning
@@ -160,88 +161,30 @@ func Update[T backend.Float](o Optimizer, factor float64, theta, grad []T, s *Op
 	if len(grad) != len(theta) || s.M != nil && len(s.M) != len(theta) || s.V != nil && len(s.V) != len(theta) || s.A != nil && len(s.A) != len(theta) {
 		panic("train: Update with slices of different lengths")
 	}
-	s.Step++
-	lr := o.LR * factor
-	switch o.Kind {
-	case Adam, AdamW:
-		updateAdam(o, lr, theta, grad, s)
-	case RMSprop:
-		updateRMSprop(o, lr, theta, grad, s)
-	case SGD:
-		updateSGD(o, lr, theta, grad, s)
-	default:
+	if int(o.Kind) >= len(optimizerNames) {
 		panic("train: Update with an unknown optimizer")
 	}
+	s.Step++
+	u := o.plain(s.Step, factor)
+	learn.Update(&u, 1, theta, grad, learn.Memory[T]{M: s.M, V: s.V, A: s.A})
 }
 
-func updateAdam[T backend.Float](o Optimizer, lr float64, theta, grad []T, s *OptimizerState[T]) {
-	t := float64(s.Step)
-	root := math.Sqrt(1 - math.Pow(o.Beta2, t))
-	step := T(lr / (1 - math.Pow(o.Beta1, t)))
-	b1, c1, b2, c2 := T(o.Beta1), T(1-o.Beta1), T(o.Beta2), T(1-o.Beta2)
-	eps, scale := T(o.Eps), T(1/root)
-	decay, keep := T(o.WeightDecay), T(1)
-	if o.Kind == AdamW {
-		decay, keep = 0, T(1-lr*o.WeightDecay)
-	}
-	for i, p := range theta {
-		g := grad[i] + decay*p
-		m := b1*s.M[i] + c1*g
-		v := b2*s.V[i] + c2*g*g
-		s.M[i], s.V[i] = m, v
-		theta[i] = keep*p - step*m/(sqrt(v)*scale+eps)
+// plain is the update with number step by o, whose defaults are filled in, for those
+// that compute.
+func (o *Optimizer) plain(step int64, factor float64) backend.Optimizer {
+	return backend.Optimizer{
+		Kind: backend.OptimizerKind(o.Kind), Step: step, LR: o.LR * factor, WeightDecay: o.WeightDecay,
+		Beta1: o.Beta1, Beta2: o.Beta2, Alpha: o.Alpha, Eps: o.Eps,
+		Momentum: o.Momentum, Dampening: o.Dampening, Nesterov: o.Nesterov,
 	}
 }
-
-func updateRMSprop[T backend.Float](o Optimizer, lr float64, theta, grad []T, s *OptimizerState[T]) {
-	rate, alpha, beta := T(lr), T(o.Alpha), T(1-o.Alpha)
-	decay, eps, mu := T(o.WeightDecay), T(o.Eps), T(o.Momentum)
-	for i, p := range theta {
-		g := grad[i] + decay*p
-		v := alpha*s.V[i] + beta*g*g
-		s.V[i] = v
-		if s.A != nil {
-			a := alpha*s.A[i] + beta*g
-			s.A[i] = a
-			v = max(v-a*a, 0) // a variance, which rounding can make negative
-		}
-		d := g / (sqrt(v) + eps)
-		if s.M != nil {
-			d += mu * s.M[i]
-			s.M[i] = d
-		}
-		theta[i] = p - rate*d
-	}
-}
-
-func updateSGD[T backend.Float](o Optimizer, lr float64, theta, grad []T, s *OptimizerState[T]) {
-	rate, decay, mu, damp := T(lr), T(o.WeightDecay), T(o.Momentum), T(1-o.Dampening)
-	if s.Step == 1 {
-		damp = 1
-	}
-	for i, p := range theta {
-		g := grad[i] + decay*p
-		if s.M != nil {
-			m := mu*s.M[i] + damp*g
-			s.M[i] = m
-			if o.Nesterov {
-				g += mu * m
-			} else {
-				g = m
-			}
-		}
-		theta[i] = p - rate*g
-	}
-}
-
-func sqrt[T backend.Float](x T) T { return T(math.Sqrt(float64(x))) }
 
 // ClipNorm scales grad down to the Euclidean norm limit if it is longer, as
 // torch.nn.utils.clip_grad_norm_ does: by limit/(norm+1e-6). It returns the norm
 // before. A gradient that is not finite is left as it is.
 func ClipNorm[T backend.Float](grad []T, limit float64) (norm float64) {
 	norm = Norm(grad)
-	if c := limit / (norm + 1e-6); c < 1 && !math.IsInf(norm, 0) {
+	if c := learn.Clip(norm, limit); c < 1 {
 		for i, g := range grad {
 			grad[i] = T(c * float64(g))
 		}
@@ -251,21 +194,4 @@ func ClipNorm[T backend.Float](grad []T, limit float64) (norm float64) {
 
 // Norm is the Euclidean norm of x in float64, summed in ascending order. It
 // overflows only if the norm itself does.
-func Norm[T backend.Float](x []T) float64 {
-	sum, largest := 0.0, 0.0
-	for _, v := range x {
-		sum += float64(v) * float64(v)
-		largest = max(largest, math.Abs(float64(v)))
-	}
-	// The squares overflowed, or lost digits below the smallest normal number.
-	if (math.IsInf(sum, 0) || sum < 0x1p-960) && largest > 0 && !math.IsInf(largest, 0) {
-		_, e := math.Frexp(largest)
-		sum = 0
-		for _, v := range x {
-			r := math.Ldexp(float64(v), -e)
-			sum += r * r
-		}
-		return math.Ldexp(math.Sqrt(sum), e)
-	}
-	return math.Sqrt(sum)
-}
+func Norm[T backend.Float](x []T) float64 { return learn.Norm(x) }

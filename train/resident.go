@@ -27,11 +27,22 @@ type resident[T backend.Float] struct {
 	m, v, a            backend.Vec[T]
 	batch              int // what the next are made for
 	pred, yb, wb, dLdz backend.Vec[T]
-	update             *adjoint.DeviceStep[T] // with them
+	update             *adjoint.DeviceStep[T]          // with them
+	now                under                           // what the update under way is made with
+	run                func(d *solver.Device[T]) error // makes it
 
 	// ahead: the device's θ, good and moments are newer than the host's; better: so is
 	// its best.
 	ahead, better bool
+}
+
+// under is an update under way.
+type under struct {
+	ctx   context.Context
+	batch []int
+	jumps []int
+	how   backend.Optimizer
+	out   backend.Outcome
 }
 
 // newResident moves the run to the device of its objective, or returns nil if that
@@ -42,9 +53,13 @@ func newResident[T backend.Float](obj Objective[T], s *state[T]) (*resident[T], 
 		return nil, nil
 	}
 	r := &resident[T]{t: t}
+	r.run = r.onDevice
 	err := t.s.OnDevice(func(d *solver.Device[T]) (err error) {
 		trainer, ok := d.Backend.(backend.Trainer[T])
-		if !ok {
+		if !ok || len(solver.EventsOf(d)) > 0 { // a solve on the device tells of none
+			return backend.ErrUnsupported
+		}
+		if p, err := d.Problem(t.data.Z0, t.data.Times, nil); err != nil || p.Empty() { // the host tells
 			return backend.ErrUnsupported
 		}
 		r.dev = d.Backend
@@ -160,45 +175,53 @@ var errHost = errors.New("train: not for the device")
 
 // step makes an update with the batch, by the learning rate of o and with its number.
 // The error is errHost if nothing was updated.
-func (r *resident[T]) step(ctx context.Context, batch []int, o backend.Optimizer) (out backend.Outcome, err error) {
-	t := r.t
-	var jumps []int
-	for i, seen := range r.seen {
-		if slices.ContainsFunc(batch, func(b int) bool { return seen[b] }) {
-			jumps = append(jumps, i+1)
+func (r *resident[T]) step(ctx context.Context, batch []int, o backend.Optimizer) (backend.Outcome, error) {
+	n := &r.now
+	n.ctx, n.batch, n.how, n.jumps = ctx, batch, o, r.jumps
+	if r.t.adj.Method() != adjoint.Discrete { // where times that do not count cost nothing
+		n.jumps = nil
+		for _, i := range r.jumps {
+			if slices.ContainsFunc(batch, func(b int) bool { return r.seen[i-1][b] }) {
+				n.jumps = append(n.jumps, i)
+			}
 		}
 	}
-	if len(jumps) == 0 {
-		return out, errHost
+	if len(n.jumps) == 0 {
+		return backend.Outcome{}, errHost
 	}
-	if t.adj.Method() == adjoint.Discrete { // where times that do not count cost nothing
-		jumps = r.jumps
-	}
-	err = t.s.OnDevice(func(d *solver.Device[T]) error {
-		if err := r.fit(len(batch)); err != nil {
-			return err
-		}
-		if r.update == nil || !slices.Equal(r.update.Jumps, jumps) {
-			r.update = r.newUpdate(d, jumps)
-		}
-		r.learner.Prepare(batch, o)
-		d.ParamsChanged()
-		if err := t.adj.StepOnDevice(ctx, d, r.update); err != nil {
-			return err
-		}
-		out, err = r.learner.Outcome()
-		return err
-	})
+	err := r.t.s.OnDevice(r.run)
 	switch {
 	case errors.Is(err, solver.ErrIncomplete) || errors.Is(err, backend.ErrOutOfMemory):
-		return out, errHost
+		return n.out, errHost
 	case err != nil:
-		return out, err
-	case !finite(out.Loss) || !finite(out.Norm) || out.Weight == 0:
-		return out, errHost
+		return n.out, err
+	case !finite(n.out.Loss) || !finite(n.out.Norm) || n.out.Weight == 0:
+		return n.out, errHost
 	}
 	r.ahead = true
-	return out, nil
+	return n.out, nil
+}
+
+// onDevice makes the update under way.
+func (r *resident[T]) onDevice(d *solver.Device[T]) (err error) {
+	n := &r.now
+	if err := r.fit(len(n.batch)); err != nil {
+		return err
+	}
+	if r.update == nil || !slices.Equal(r.update.Jumps, n.jumps) {
+		r.update = r.newUpdate(d, n.jumps)
+	}
+	r.learner.Prepare(n.batch, n.how)
+	d.ParamsChanged()
+	if k, ok := d.Field.(backend.Sampler); ok {
+		r.t.rows = r.t.origins(r.t.rows[:0], n.batch)
+		k.SetSamples(r.t.rows)
+	}
+	if err := r.t.adj.StepOnDevice(n.ctx, d, r.update); err != nil {
+		return err
+	}
+	n.out, err = r.learner.Outcome()
+	return err
 }
 
 // newUpdate makes what is the same in all updates with the vectors of a batch.
@@ -213,8 +236,7 @@ func (r *resident[T]) newUpdate(d *solver.Device[T], jumps []int) *adjoint.Devic
 		r.dev.Copy(theta, r.theta)
 		r.learner.Gather(moves)
 	}
-	l := r.t.set.Loss
-	loss := backend.Loss{Kind: backend.LossKind(l.Kind), Mean: l.Reduction == Mean, Delta: l.delta()}
+	loss := r.t.set.Loss.plain()
 	u.Loss = func(solve backend.Clock) { r.learner.Loss(loss, solve, r.pred, r.yb, r.wb, r.dLdz) }
 	u.After = func(grad backend.Vec[T]) {
 		r.dev.Copy(r.good, r.theta)

@@ -8,6 +8,7 @@ import (
 
 	"github.com/seed-5f5774c8/neuralode/adjoint"
 	"github.com/seed-5f5774c8/neuralode/backend"
+	"github.com/seed-5f5774c8/neuralode/internal/learn"
 	"github.com/seed-5f5774c8/neuralode/solver"
 )
 
@@ -98,7 +99,7 @@ func (t *Trajectories[T]) check() error {
 	if t.n == 0 || len(d.Z0) != t.n*t.dim {
 		return fmt.Errorf("train: Data.Z0 has %d elements, not a positive multiple of the dimension %d; lay it out as [N, %d]", len(d.Z0), t.dim, t.dim)
 	}
-	if i := firstNonFinite(d.Z0); i >= 0 {
+	if i := learn.FirstNonFinite(d.Z0); i >= 0 {
 		return fmt.Errorf("train: Data.Z0 of sample %d, component %d, is %g; give finite numbers", i/t.dim, i%t.dim, float64(d.Z0[i]))
 	}
 	n, shape := len(d.Times)*t.n, fmt.Sprintf("[%d, %d]", len(d.Times), t.n)

@@ -135,7 +135,8 @@ type Loop[T backend.Float] struct {
 	recorder backend.Recorder // nil if the device has none
 	recorded Recorded
 	sequence func() // Attempt, made once
-	replayed int    // attempts before the first poll if Start was replayed, or 0
+	one      [1]float64
+	replayed int // attempts before the first poll if Start was replayed, or 0
 }
 
 // New allocates the memory of a loop.
@@ -146,7 +147,7 @@ func New[T backend.Float](c Config[T]) (*Loop[T], error) {
 		return nil, err
 	}
 	l.recorder, _ = c.Backend.(backend.Recorder)
-	l.sequence = l.Attempt
+	l.sequence, l.one[0] = l.Attempt, 1
 	tab := c.Tableau
 	l.kOf = make([][]backend.Vec[T], c.Blocks)
 	for _, b := range l.K {
@@ -355,7 +356,7 @@ func (l *Loop[T]) firstStep() {
 	l.System.Stage(0, l.K[0], l.Y, l.at(0, backend.Stale))
 	b.ProposeStep(l.Clock, l.normed(l.Y), l.normed(l.K[0]), nil, l.Tableau.Order, l.Tol)
 	at := l.at(1, backend.Running)
-	b.Combine(l.Trial.Vec, l.Y.Vec, at, []float64{1}, l.k)
+	b.Combine(l.Trial.Vec, l.Y.Vec, at, l.one[:], l.k)
 	// The trial derivative goes where the first attempt will write anyway.
 	trial := l.K[len(l.K)-1]
 	l.System.Stage(1, trial, l.Trial, at)
