@@ -10,8 +10,8 @@ type Trainer[T Float] interface {
 // Learner makes training steps: Prepare, which says what this one does, then a Loss, a
 // backward pass by other means that turns its derivative into the gradient of the
 // parameters, an Update, and an Outcome, which reads a few words. All of them but Prepare
-// and Outcome can be recorded once and replayed after every Prepare. It belongs to one
-// backend and is used as that is.
+// and Outcome can be recorded once and replayed after every Prepare, unless Record refuses
+// them. It belongs to one backend and is used as that is.
 type Learner[T Float] interface {
 	// Prepare sets the rows that Gather takes and the update that Update makes, from here
 	// on. It enqueues, and is not recorded; rows may be used again when it returns.

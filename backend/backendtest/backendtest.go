@@ -36,7 +36,7 @@ func cases[T backend.Float]() (all []testCase[T]) {
 	for _, group := range []func() []testCase[T]{
 		memoryCases[T], bindCases[T], evalCases[T], vjpCases[T], jvpCases[T], fieldCases[T],
 		combineCases[T], errorCases[T], saveCases[T], moveCases[T], tapeCases[T],
-		clockCases[T], atCases[T], spanCases[T], reverseCases[T], cutCases[T], reserveCases[T], denseCases[T], proposeCases[T], sequenceCases[T], solveCases[T], misuseCases[T],
+		clockCases[T], atCases[T], spanCases[T], reverseCases[T], cutCases[T], reserveCases[T], denseCases[T], proposeCases[T], sequenceCases[T], solveCases[T], learnerCases[T], misuseCases[T],
 	} {
 		all = append(all, group()...)
 	}

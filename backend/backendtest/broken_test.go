@@ -39,7 +39,8 @@ type broken[T backend.Float] struct {
 	reserve     func(tape backend.Tape[T], steps int) error
 	copyClock   func(dst, src backend.Clock)
 	// of a backend.Cutter
-	cut func(clk backend.Clock, times []float64, status []backend.Status)
+	cut     func(clk backend.Clock, times []float64, status []backend.Status)
+	learner *brokenLearner[T] // of a backend.Trainer
 	// of fields
 	eval func(f backend.Field[T], dz backend.Vec[T], at backend.At, z backend.Vec[T])
 	vjp  func(f backend.Field[T], at backend.At, v backend.VJP[T])

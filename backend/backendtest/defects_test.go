@@ -9,7 +9,7 @@ import (
 )
 
 func defects[T backend.Float]() (all []defect[T]) {
-	for _, group := range [][]defect[T]{memoryDefects[T](), fieldDefects[T](), stateDefects[T](), clockDefects[T](), spanDefects[T](), reverseDefects[T](), cutDefects[T](), denseDefects[T]()} {
+	for _, group := range [][]defect[T]{memoryDefects[T](), fieldDefects[T](), stateDefects[T](), clockDefects[T](), spanDefects[T](), reverseDefects[T](), cutDefects[T](), denseDefects[T](), learnerDefects[T]()} {
 		all = append(all, group...)
 	}
 	return all
