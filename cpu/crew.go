@@ -16,6 +16,8 @@ type crew struct {
 	round   atomic.Uint32
 	broken  atomic.Bool // one of them panicked
 	failure any
+	work    func(id int)
+	others  []func() // of id 1 and up: what their goroutines run, made once
 
 	mu   sync.Mutex
 	cond *sync.Cond
@@ -27,36 +29,45 @@ const spins = 20_000
 
 // run calls work on n goroutines, one of which is the caller's, and returns when all
 // have. A panic in one of them goes to the caller.
-func (c *crew) run(n int, work func(id int, c *crew)) {
+func (c *crew) run(n int, work func(id int)) {
 	c.taken.Store(0)
 	c.arrived.Store(0)
 	c.broken.Store(false)
-	c.failure = nil
+	c.failure, c.work = nil, work
 	if c.cond == nil {
 		c.cond = sync.NewCond(&c.mu)
 	}
-	one := func(id int) {
-		defer func() {
-			if err := recover(); err != nil {
-				c.mu.Lock()
-				if c.failure == nil {
-					c.failure = err
-				}
-				c.mu.Unlock()
-				c.broken.Store(true)
-				c.release()
-			}
-		}()
-		work(id, c)
+	for id := len(c.others) + 1; id < n; id++ {
+		c.others = append(c.others, func() {
+			defer c.wg.Done()
+			c.one(id)
+		})
 	}
-	for id := 1; id < n; id++ {
-		c.wg.Go(func() { one(id) })
+	c.wg.Add(n - 1)
+	for _, other := range c.others[:n-1] {
+		go other()
 	}
-	one(0)
+	c.one(0)
 	c.wg.Wait()
 	if c.failure != nil {
 		panic(c.failure)
 	}
+}
+
+// one is the share of worker id.
+func (c *crew) one(id int) {
+	defer func() {
+		if err := recover(); err != nil {
+			c.mu.Lock()
+			if c.failure == nil {
+				c.failure = err
+			}
+			c.mu.Unlock()
+			c.broken.Store(true)
+			c.release()
+		}
+	}()
+	c.work(id)
 }
 
 // errBroken ends the others after one has panicked, whose value came first.

@@ -80,6 +80,10 @@ type program[T backend.Float] struct {
 	phases []phase[T] // with one lane
 	ends   advancer   // nil: there is always something to do
 	ended  bool       // one lane for all rows has nothing more to do
+
+	// Of the run under way, with several workers.
+	workers, times int
+	shares         func(id int) // share, made once
 }
 
 // phase is what units do without waiting, after what is done once.
@@ -197,7 +201,11 @@ func (p *program[T]) run(times int) {
 	p.ended = false
 	switch {
 	case n > 1:
-		p.parallel(n, times)
+		p.workers, p.times = n, times
+		if p.shares == nil {
+			p.shares = p.share
+		}
+		p.b.crew.run(n, p.shares)
 	case p.joint():
 		p.jointly(p.b.workers[0], 1, nil, times)
 	default:
@@ -210,17 +218,16 @@ func (p *program[T]) run(times int) {
 	}
 }
 
-// parallel runs the program on n goroutines.
-func (p *program[T]) parallel(n, times int) {
-	p.b.crew.run(n, func(id int, c *crew) {
-		if p.joint() {
-			p.jointly(p.b.workers[id], n, c, times)
-			return
-		}
-		for i := c.next(); i < p.units; i = c.next() {
-			p.alone(p.b.workers[id], p.unit(i), times)
-		}
-	})
+// share is what worker id of several does.
+func (p *program[T]) share(id int) {
+	c := &p.b.crew
+	if p.joint() {
+		p.jointly(p.b.workers[id], p.workers, c, p.times)
+		return
+	}
+	for i := c.next(); i < p.units; i = c.next() {
+		p.alone(p.b.workers[id], p.unit(i), p.times)
+	}
 }
 
 // alone takes a unit whose rows have lanes of their own through the program.
