@@ -1,0 +1,18 @@
+// Neuralode trains Neural ODEs on tables of data, and uses, draws and checks them.
+//
+// "neuralode help" lists the commands; each has examples in its help.
+package main
+
+import (
+	"context"
+	"os"
+	"os/signal"
+	"syscall"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	code := run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr)
+	stop()
+	os.Exit(code)
+}
