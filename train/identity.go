@@ -7,6 +7,7 @@ import (
 	"math"
 	"unsafe"
 
+	"github.com/seed-5f5774c8/neuralode/adjoint"
 	"github.com/seed-5f5774c8/neuralode/backend"
 	"github.com/seed-5f5774c8/neuralode/solver"
 )
@@ -14,33 +15,43 @@ import (
 // Identity describes the right-hand side, the data and the settings, for
 // checkpoints.
 func (t *Trajectories[T]) Identity() (map[string]string, error) {
-	s := t.s.Settings()
+	return identify(t.s, t.adj, t.set, t.data.Times[0], t.data.sum())
+}
+
+// identify describes a fit of s's right-hand side, which is defined at the time `at`.
+func identify[T backend.Float](solve *solver.Solver[T], adj *adjoint.Adjoint[T], set TrajectorySettings, at float64, data string) (map[string]string, error) {
+	s := solve.Settings()
 	method := s.Tableau.Name
 	s.Tableau, s.Progress = nil, nil
-	adj := "as the solver"
-	if own := t.set.Adjoint.Solver; own != nil {
+	how := "as the solver"
+	if own := set.Adjoint.Solver; own != nil {
 		set := *own
 		set.Progress = nil
-		adj = fmt.Sprintf("%+v", set)
+		how = fmt.Sprintf("%+v", set)
 	}
-	if t.set.Adjoint.StepSizes {
-		adj += ", step sizes differentiated"
+	if set.Adjoint.StepSizes {
+		how += ", step sizes differentiated"
 	}
-	f, err := t.probe()
+	f, err := probe(solve, at)
 	return map[string]string{
 		"right-hand side": f,
 		"solver":          fmt.Sprintf("%s %+v", method, s),
-		"adjoint":         fmt.Sprintf("%v, %s, full norm %v", t.adj.Method(), adj, t.set.Adjoint.FullNorm),
-		"loss":            fmt.Sprintf("%+v", t.set.Loss),
-		"learned z0":      fmt.Sprint(t.set.LearnZ0),
-		"data":            t.data.sum(),
+		"adjoint":         fmt.Sprintf("%v, %s, full norm %v", adj.Method(), how, set.Adjoint.FullNorm),
+		"loss":            fmt.Sprintf("%+v", set.Loss),
+		"learned z0":      fmt.Sprint(set.LearnZ0),
+		"data":            data,
 	}, err
 }
 
 // sum is the SHA-256 sum of all of the data.
 func (d *Data[T]) sum() string {
+	return checksumOf(d.Times, d.Z0, d.Targets, d.Labels, d.Weights)
+}
+
+// checksumOf is the SHA-256 sum of slices of numbers.
+func checksumOf(slices ...any) string {
 	h := sha256.New()
-	for _, x := range []any{d.Times, d.Z0, d.Targets, d.Labels, d.Weights} {
+	for _, x := range slices {
 		fmt.Fprintf(h, "%T %d ", x, binary.Size(x))
 		if err := binary.Write(h, binary.LittleEndian, x); err != nil {
 			panic("train: data that cannot be written") // slices of numbers always can
@@ -51,9 +62,10 @@ func (d *Data[T]) sum() string {
 
 // probe describes the right-hand side by its dimensions and one value, with
 // parameters and a state that are not special. The digits are those that every
-// machine agrees on.
-func (t *Trajectories[T]) probe() (text string, err error) {
-	theta, z, dz := make([]T, t.p), make([]T, t.dim), make([]T, t.dim)
+// machine agrees on. It is probed at a time of the data: one that reads a signal is not
+// defined everywhere.
+func probe[T backend.Float](s *solver.Solver[T], at float64) (text string, err error) {
+	theta, z, dz := make([]T, s.NumParams()), make([]T, s.Dim()), make([]T, s.Dim())
 	for i := range theta {
 		theta[i] = T(math.Sin(float64(i + 1)))
 	}
@@ -64,22 +76,21 @@ func (t *Trajectories[T]) probe() (text string, err error) {
 	if unsafe.Sizeof(z[0]) == 4 {
 		digits = 3
 	}
-	at := t.data.Times[0] // a right-hand side that reads a signal is not defined everywhere
-	saved, err := t.s.Params()
+	saved, err := s.Params()
 	if err != nil {
 		return "", err
 	}
-	err = t.s.Exclusive(func(dev backend.Backend[T], f backend.Field[T], _ *solver.Version) error {
+	err = s.Exclusive(func(dev backend.Backend[T], f backend.Field[T], _ *solver.Version) error {
 		clk, err := dev.NewClock(1)
 		if err != nil {
 			return err
 		}
-		x, err := dev.NewVec(1, 1, t.dim)
+		x, err := dev.NewVec(1, 1, len(z))
 		if err != nil {
 			return err
 		}
 		defer dev.Free(x)
-		y, err := dev.NewVec(1, 1, t.dim)
+		y, err := dev.NewVec(1, 1, len(z))
 		if err != nil {
 			return err
 		}
@@ -91,5 +102,5 @@ func (t *Trajectories[T]) probe() (text string, err error) {
 		f.Eval(y, backend.At{Clock: clk}, x)
 		return dev.Download(dz, y)
 	})
-	return fmt.Sprintf("%d components, %d parameters, probed %.*g", t.dim, t.p, digits, dz), err
+	return fmt.Sprintf("%d components, %d parameters, probed %.*g", len(z), len(theta), digits, dz), err
 }
