@@ -67,6 +67,7 @@ type Trajectories[T backend.Float] struct {
 	n      int // samples
 	dim    int
 	p      int // parameters of the right-hand side
+	eval   int64
 
 	z0, dLdz []T // of the batch under way, and so is batch
 	batch    Target[T]
@@ -195,6 +196,10 @@ func (t *Trajectories[T]) Params() ([]T, error) {
 	return theta, err
 }
 
+// Evaluations is the number of evaluations of f and of its products in all calls so far.
+// Updates that [Fit] makes on a device are not counted.
+func (t *Trajectories[T]) Evaluations() int64 { return t.eval }
+
 // Close frees what the objective holds on the device. The solver stays open.
 func (t *Trajectories[T]) Close() error { return t.adj.Close() }
 
@@ -225,6 +230,9 @@ func (t *Trajectories[T]) Gradient(ctx context.Context, theta []T, batch []int, 
 	g, err := t.adj.Gradients(ctx, sol, dLdz)
 	if err != nil {
 		return loss, t.locate(err, batch)
+	}
+	for _, s := range g.Stats {
+		t.eval += s.Evaluations
 	}
 	copy(grad, g.Theta)
 	if t.set.LearnZ0 {
@@ -262,6 +270,7 @@ func (t *Trajectories[T]) solve(ctx context.Context, theta []T, batch []int, by 
 	if err != nil {
 		return nil, t.locate(err, batch)
 	}
+	t.eval += sol.Evaluations()
 	return sol, nil
 }
 
