@@ -12,7 +12,7 @@ import (
 type Layout struct {
 	Time   string   // "": a column called time or t, else the first
 	ID     string   // tells series apart; "": a column called series or series_id, if any
-	States []string // nil: all others
+	States []string // none: all others
 }
 
 // Series is one trajectory.
@@ -61,7 +61,7 @@ func (t *Table) Resolve(l Layout) (Layout, error) {
 			}
 		}
 	}
-	if l.States == nil {
+	if len(l.States) == 0 {
 		for _, name := range names {
 			if name != l.Time && name != l.ID {
 				l.States = append(l.States, name)

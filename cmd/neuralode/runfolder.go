@@ -1,0 +1,102 @@
+package main
+
+import (
+	"bytes"
+	"encoding/csv"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"math"
+	"os"
+	"path/filepath"
+	"strconv"
+
+	"github.com/seed-5f5774c8/neuralode/train"
+)
+
+// runFolder is where a run's results lie.
+type runFolder struct{ path string }
+
+func (r *runFolder) file(name string) string { return filepath.Join(r.path, name) }
+
+// open makes the folder, and sees to what an earlier run left there.
+func (r *runFolder) open(t *training) error {
+	if err := os.MkdirAll(r.path, 0o777); err != nil {
+		return err
+	}
+	checkpoint := r.file("checkpoint.safetensors")
+	_, err := os.Stat(checkpoint)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		err = nil
+	case err == nil && t.overwrite:
+		err = os.Remove(checkpoint)
+	case err == nil && !t.resume:
+		return usagef("%s holds a run; --resume goes on with it, --overwrite begins afresh, or give another --out", r.path)
+	}
+	if err == nil && !t.resume {
+		if err = os.Remove(r.file("metrics.jsonl")); errors.Is(err, fs.ErrNotExist) {
+			err = nil
+		}
+	}
+	return err
+}
+
+// jsonLine is a record as a line of JSON.
+func jsonLine(r train.Record) ([]byte, error) {
+	line := struct {
+		Epoch      int      `json:"epoch"`
+		Update     int      `json:"update"`
+		Loss       float64  `json:"loss"`
+		Validation *float64 `json:"validation,omitempty"`
+		LR         float64  `json:"lr"`
+		GradNorm   float64  `json:"gradient_norm"`
+	}{Epoch: r.Epoch, Update: r.Step, Loss: r.Loss, LR: r.LR, GradNorm: r.GradNorm}
+	if !math.IsNaN(r.Validation) {
+		line.Validation = &r.Validation
+	}
+	text, err := json.Marshal(line)
+	return append(text, '\n'), err
+}
+
+// append adds an epoch to metrics.jsonl, for those who follow the run.
+func (r *runFolder) append(record train.Record) error {
+	line, err := jsonLine(record)
+	if err != nil {
+		return err
+	}
+	f, err := os.OpenFile(r.file("metrics.jsonl"), os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o666)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(line)
+	return errors.Join(err, f.Close())
+}
+
+// metrics writes the whole history, with the epochs before a resume.
+func (r *runFolder) metrics(history []train.Record) error {
+	var lines, table bytes.Buffer
+	w := csv.NewWriter(&table)
+	w.Write([]string{"epoch", "update", "loss", "validation", "lr", "gradient_norm"})
+	for _, h := range history {
+		line, err := jsonLine(h)
+		if err != nil {
+			return err
+		}
+		lines.Write(line)
+		row := []string{strconv.Itoa(h.Epoch), strconv.Itoa(h.Step)}
+		for _, x := range []float64{h.Loss, h.Validation, h.LR, h.GradNorm} {
+			text := ""
+			if !math.IsNaN(x) {
+				text = fmt.Sprint(x)
+			}
+			row = append(row, text)
+		}
+		w.Write(row)
+	}
+	w.Flush()
+	return errors.Join(w.Error(),
+		os.WriteFile(r.file("metrics.csv"), table.Bytes(), 0o666),
+		os.WriteFile(r.file("metrics.jsonl"), lines.Bytes(), 0o666))
+}

@@ -1,0 +1,72 @@
+package main
+
+import (
+	"strings"
+
+	"github.com/spf13/pflag"
+
+	"github.com/seed-5f5774c8/neuralode/backend"
+	"github.com/seed-5f5774c8/neuralode/cpu"
+	"github.com/seed-5f5774c8/neuralode/gpu"
+	"github.com/seed-5f5774c8/neuralode/solver"
+)
+
+// solving holds the flags that say how to solve.
+type solving struct {
+	backend, method, stepping string
+	rtol, atol, step          float64
+}
+
+// add adds all flags but --stepping.
+func (s *solving) add(f *pflag.FlagSet) {
+	var names []string
+	for _, m := range solver.Methods() {
+		names = append(names, m.String())
+	}
+	f.StringVar(&s.backend, "backend", "auto", "device: auto, cpu or gpu")
+	f.StringVar(&s.method, "method", "tsit5", "Runge-Kutta method: "+strings.Join(names, ", "))
+	f.Float64Var(&s.rtol, "rtol", 0, "relative tolerance of a step (default 1e-6, in float32 1e-4)")
+	f.Float64Var(&s.atol, "atol", 0, "absolute tolerance of a step (default 1e-8, in float32 1e-6)")
+	f.Float64Var(&s.step, "step", 0, "size of every step; 0 chooses it by the tolerances")
+}
+
+func (s *solving) addStepping(f *pflag.FlagSet) {
+	f.StringVar(&s.stepping, "stepping", "joint", "one step size for the batch, joint, or for each sample, per_sample")
+}
+
+func (s *solving) settings() (solver.Settings, error) {
+	method, err := solver.ParseMethod(s.method)
+	if err != nil {
+		return solver.Settings{}, usageError{err}
+	}
+	stepping := solver.Joint
+	if s.stepping != "" {
+		if stepping, err = parseStepping(s.stepping); err != nil {
+			return solver.Settings{}, err
+		}
+	}
+	return solver.Settings{Method: method, RTol: s.rtol, ATol: s.atol, Step: s.step, Stepping: stepping}, nil
+}
+
+func parseStepping(name string) (solver.Stepping, error) {
+	switch name {
+	case "joint":
+		return solver.Joint, nil
+	case "per_sample":
+		return solver.PerSample, nil
+	}
+	return 0, usagef("there is no stepping %q; give joint or per_sample", name)
+}
+
+// openBackend opens what --backend names. The caller closes it.
+func openBackend[T backend.Float](name string) (backend.Backend[T], error) {
+	switch name {
+	case "auto":
+		return solver.Auto[T](), nil
+	case "cpu":
+		return cpu.New[T](), nil
+	case "gpu":
+		return gpu.Open[T](gpu.Options{})
+	}
+	return nil, usagef("there is no backend %q; give auto, cpu or gpu", name)
+}
