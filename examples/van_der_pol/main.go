@@ -121,7 +121,7 @@ func draw(path string, own, joint *result, mu, periods []float64) error {
 		cycles.Add(dots)
 		cycles.Legend.Add(fmt.Sprintf("μ = %.3g", mu[b]), dots)
 	}
-	cycles.Y.Max = 3.2
+	cycles.Y.Max = 4
 
 	cost := picture.Panel("Evaluations of f for one oscillator", "μ", "")
 	var each, all, period plotter.XYs
@@ -135,8 +135,8 @@ func draw(path string, own, joint *result, mu, periods []float64) error {
 	cost.Add(single, batch)
 	cost.Legend.Add("own step size", single)
 	cost.Legend.Add("one for the batch", batch)
-	cost.Legend.Top, cost.Legend.Left = false, true
-	cost.Y.Tick.Marker = picture.Log10(1e3, 2e3, 5e3, 1e4, 2e4, 5e4, 1e5, 2e5)
+	cost.Y.Max = math.Log10(4e5)
+	cost.Y.Tick.Marker = picture.Log10(1e4, 2e4, 5e4, 1e5, 2e5)
 
 	lengths := picture.Panel("Periods, and (3-2 ln 2)μ", "μ", "")
 	var limit plotter.XYs
