@@ -55,7 +55,8 @@ type bound[T backend.Float] struct {
 	samples []int // of SetSamples
 }
 
-// Bind prepares an *mlp.Model, a field.Func, a *control.Field or a *field.Sum of these.
+// Bind prepares an *mlp.Model, a field.Func, a *control.Field, a *field.Sum of these or a
+// *field.Flow.
 func (b *Backend[T]) Bind(sys backend.System[T]) (backend.Field[T], error) {
 	if !b.live() {
 		return nil, b.takeErr()
@@ -94,13 +95,17 @@ func check[T backend.Float](sys backend.System[T]) error {
 				return fmt.Errorf("part %d of a sum: %w", i, err)
 			}
 		}
+	case *field.Flow[T]:
+		if err := checkFlow(s); err != nil {
+			return err
+		}
 	case field.Func[T]:
 		if in, out := s.Dim(), outDim(s); in != out {
 			return fmt.Errorf("%T from %d to %d components is no right-hand side by itself; control.New gives it the signal that it reads", s, in, out)
 		}
 	case *control.Field[T]:
 	default:
-		return fmt.Errorf("%T: %w; give an *mlp.Model, a field.Func, a *control.Field or a *field.Sum", sys, backend.ErrUnsupported)
+		return fmt.Errorf("%T: %w; give an *mlp.Model, a field.Func, a *control.Field, a *field.Sum or a *field.Flow", sys, backend.ErrUnsupported)
 	}
 	if got, want := len(sys.Params()), sys.NumParams(); got != want {
 		return fmt.Errorf("%T says that it has %d parameters, but its Params has length %d", sys, want, got)
@@ -126,6 +131,8 @@ func (b *Backend[T]) newKernel(sys backend.System[T], theta []T, mem *memory[T])
 		return k
 	case *control.Field[T]:
 		return newControlKernel(b, s, theta, mem)
+	case *field.Flow[T]:
+		return newFlowKernel(b, s, b.newKernel(s.Inner(), theta, mem))
 	}
 	return newFuncKernel(sys.(field.Func[T]), theta)
 }

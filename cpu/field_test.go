@@ -273,7 +273,7 @@ func TestBind_Errors(t *testing.T) {
 		sys  backend.System[float64]
 		want string
 	}{
-		{nil, "cpu: Bind: <nil>: not supported by this backend; give an *mlp.Model, a field.Func, a *control.Field or a *field.Sum"},
+		{nil, "cpu: Bind: <nil>: not supported by this backend; give an *mlp.Model, a field.Func, a *control.Field, a *field.Sum or a *field.Flow"},
 		{struct{ backend.System[float64] }{}, "not supported by this backend; give an *mlp.Model"},
 		{short, "cpu: Bind: mlp: Theta has length 16, but the Spec has 17 parameters; make the model with New or Load"},
 		{&mlp.Model[float64]{}, "cpu: Bind: mlp: Spec.Widths has length 0"},
