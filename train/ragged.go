@@ -8,6 +8,7 @@ import (
 
 	"github.com/seed-5f5774c8/neuralode/adjoint"
 	"github.com/seed-5f5774c8/neuralode/backend"
+	"github.com/seed-5f5774c8/neuralode/internal/learn"
 	"github.com/seed-5f5774c8/neuralode/solver"
 )
 
@@ -71,8 +72,8 @@ func (r *Ragged[T]) check(s *Series[T]) error {
 		return errors.New("its Times are empty; give the time of Z0 and those of the values")
 	case len(s.Z0) != r.dim:
 		return fmt.Errorf("its Z0 has %d components, want %d", len(s.Z0), r.dim)
-	case firstNonFinite(s.Z0) >= 0:
-		i := firstNonFinite(s.Z0)
+	case learn.FirstNonFinite(s.Z0) >= 0:
+		i := learn.FirstNonFinite(s.Z0)
 		return fmt.Errorf("its Z0[%d] is %g; give finite numbers", i, float64(s.Z0[i]))
 	case len(s.Values) != n*r.dim:
 		return fmt.Errorf("its Values have %d elements, want %d: lay it out as [%d, %d]", len(s.Values), n*r.dim, n, r.dim)
