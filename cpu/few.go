@@ -12,20 +12,19 @@ import (
 // bits; dL/dθ alone adds its samples in another order.
 type few[T backend.Float] struct {
 	*mlpKernel[T]
-	mem     *memory[T] // of θ
-	packed  uint64     // version of θ that w holds
-	w       [][]T      // of each layer, [input, and a row for the bias][ld]
-	ldw     []int      // features of x[l] and pre[l-1], in whole vectors
-	x, pre  [][]T      // as the kernel's
-	z       []T        // before the input map
-	d, back []T        // cotangent of a layer's output, and of its input
-	scaled  []T        // d times the weight of its sample
+	packed  uint64 // version of θ that w holds
+	w       [][]T  // of each layer, [input, and a row for the bias][ld]
+	ldw     []int  // features of x[l] and pre[l-1], in whole vectors
+	x, pre  [][]T  // as the kernel's
+	z       []T    // before the input map
+	d, back []T    // cotangent of a layer's output, and of its input
+	scaled  []T    // d times the weight of its sample
 }
 
 // newFew returns nil for wide nets: reading their weights is most of the work, and the
 // same.
 func newFew[T backend.Float](k *mlpKernel[T]) *few[T] {
-	f := &few[T]{mlpKernel: k, mem: k.mem}
+	f := &few[T]{mlpKernel: k}
 	vector, most := 64/int(sizeOf[T]()), fewMost[T]()
 	whole := func(n int) int { return (n + vector - 1) / vector * vector }
 	widest := 0

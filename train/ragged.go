@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"math"
 
-	"github.com/seed-5f5774c8/neuralode/adjoint"
 	"github.com/seed-5f5774c8/neuralode/backend"
 	"github.com/seed-5f5774c8/neuralode/internal/learn"
 	"github.com/seed-5f5774c8/neuralode/solver"
@@ -23,18 +22,9 @@ type Series[T backend.Float] struct {
 // that share theirs. Its parameters are θ and, if they are learned, the initial states.
 // A mini-batch is a subset of the series; a mean is over all values that its series have.
 type Ragged[T backend.Float] struct {
-	s    *solver.Solver[T]
-	adj  *adjoint.Adjoint[T]
-	data []Series[T]
-	set  TrajectorySettings
-	dim  int
-	p    int // parameters of the right-hand side
-	eval int64
-
-	// of the batch under way
-	z0, dLdz []T
-	samples  []solver.Sample
-	target   Target[T]
+	fitted[T]
+	data    []Series[T]
+	samples []solver.Sample // of the batch under way
 }
 
 // NewRagged prepares the fit of s's right-hand side to series; nothing of them is copied.
@@ -54,16 +44,13 @@ func NewRagged[T backend.Float](s *solver.Solver[T], data []Series[T], set Traje
 	if err := set.Loss.Validate(); err != nil {
 		return nil, err
 	}
-	r := &Ragged[T]{s: s, data: data, set: set, dim: s.Dim(), p: s.NumParams()}
+	r := &Ragged[T]{fitted: newFitted(s, set, "series"), data: data}
 	for i := range data {
 		if err := r.check(&data[i]); err != nil {
 			return nil, fmt.Errorf("train: series %d: %w", i, err)
 		}
 	}
-	set.Adjoint.NoTimes = true
-	var err error
-	r.adj, err = adjoint.New(s, set.Adjoint)
-	return r, err
+	return r, r.open()
 }
 
 func (r *Ragged[T]) check(s *Series[T]) error {
@@ -145,30 +132,7 @@ func (r *Ragged[T]) Gradient(ctx context.Context, theta []T, batch []int, grad [
 	if err != nil {
 		return 0, err
 	}
-	if cap(r.dLdz) < len(sol.Y) {
-		r.dLdz = make([]T, len(sol.Y))
-	}
-	dLdz := r.dLdz[:len(sol.Y)]
-	loss, err := EvalLoss(r.set.Loss, sol.Y, r.target, dLdz)
-	if err != nil || !finite(loss) {
-		return loss, err
-	}
-	g, err := r.adj.Gradients(ctx, sol, dLdz)
-	if err != nil {
-		return loss, r.locate(err, batch)
-	}
-	for _, s := range g.Stats {
-		r.eval += s.Evaluations
-	}
-	copy(grad, g.Theta)
-	if r.set.LearnZ0 {
-		z := grad[r.p:]
-		clear(z)
-		for row, b := range batch {
-			copy(z[b*r.dim:(b+1)*r.dim], g.Z0[row*r.dim:])
-		}
-	}
-	return loss, nil
+	return r.gradient(ctx, sol, batch, grad)
 }
 
 // solve solves the batch, by the solver or by the adjoint, which keeps what it needs.
@@ -195,18 +159,5 @@ func (r *Ragged[T]) solve(ctx context.Context, theta []T, batch []int, by func(c
 		return nil, err
 	}
 	sol, err := by(ctx, r.z0, r.samples)
-	if err != nil {
-		return nil, r.locate(err, batch)
-	}
-	r.eval += sol.Evaluations()
-	return sol, nil
-}
-
-// locate tells which series a row of the batch is.
-func (r *Ragged[T]) locate(err error, batch []int) error {
-	if failed := (*solver.Error)(nil); errors.As(err, &failed) {
-		row := failed.Failures[0].Sample
-		return fmt.Errorf("series %d, which is sample %d of this solve: %w", batch[row], row, err)
-	}
-	return err
+	return r.solved(sol, err, batch)
 }

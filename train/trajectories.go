@@ -58,20 +58,12 @@ type TrajectorySettings struct {
 // It sets the parameters of its solver, which keeps those of the last evaluation:
 // after a fit, call SetParams with the ones to go on with.
 type Trajectories[T backend.Float] struct {
-	s    *solver.Solver[T]
-	adj  *adjoint.Adjoint[T]
+	fitted[T]
 	data Data[T]
-	set  TrajectorySettings
 	// origin are the samples' numbers where they are taken out of others, else nil
 	origin []int
-	n      int // samples
-	dim    int
-	p      int // parameters of the right-hand side
-	eval   int64
-
-	z0, dLdz []T // of the batch under way, and so is batch
-	batch    Target[T]
-	rows     []int // the samples' numbers
+	n      int   // samples
+	rows   []int // the numbers of those of the batch under way
 }
 
 // NewTrajectories prepares the fit of s's right-hand side to data. The caller closes
@@ -80,14 +72,11 @@ func NewTrajectories[T backend.Float](s *solver.Solver[T], data Data[T], set Tra
 	if s == nil {
 		return nil, errors.New("train: NewTrajectories needs a solver, and got nil; solver.New makes one")
 	}
-	t := &Trajectories[T]{s: s, data: data, set: set, dim: s.Dim(), p: s.NumParams()}
+	t := &Trajectories[T]{fitted: newFitted(s, set, "trajectory of sample"), data: data}
 	if err := t.check(); err != nil {
 		return nil, err
 	}
-	set.Adjoint.NoTimes = true
-	var err error
-	t.adj, err = adjoint.New(s, set.Adjoint)
-	return t, err
+	return t, t.open()
 }
 
 // check validates the data and counts the samples.
@@ -210,7 +199,7 @@ func (t *Trajectories[T]) Loss(ctx context.Context, theta []T, batch []int) (flo
 	if err != nil {
 		return 0, err
 	}
-	return EvalLoss(t.set.Loss, sol.Y, t.batch, nil)
+	return EvalLoss(t.set.Loss, sol.Y, t.target, nil)
 }
 
 // Gradient is Loss with its derivative.
@@ -219,30 +208,7 @@ func (t *Trajectories[T]) Gradient(ctx context.Context, theta []T, batch []int, 
 	if err != nil {
 		return 0, err
 	}
-	if cap(t.dLdz) < len(sol.Y) {
-		t.dLdz = make([]T, len(sol.Y))
-	}
-	dLdz := t.dLdz[:len(sol.Y)]
-	loss, err := EvalLoss(t.set.Loss, sol.Y, t.batch, dLdz)
-	if err != nil || !finite(loss) {
-		return loss, err
-	}
-	g, err := t.adj.Gradients(ctx, sol, dLdz)
-	if err != nil {
-		return loss, t.locate(err, batch)
-	}
-	for _, s := range g.Stats {
-		t.eval += s.Evaluations
-	}
-	copy(grad, g.Theta)
-	if t.set.LearnZ0 {
-		z := grad[t.p:]
-		clear(z)
-		for row, b := range batch {
-			copy(z[b*t.dim:(b+1)*t.dim], g.Z0[row*t.dim:])
-		}
-	}
-	return loss, nil
+	return t.gradient(ctx, sol, batch, grad)
 }
 
 // solve solves the batch, by the solver or by the adjoint, which keeps what it needs.
@@ -256,9 +222,9 @@ func (t *Trajectories[T]) solve(ctx context.Context, theta []T, batch []int, by 
 	}
 	n := len(t.data.Times)
 	t.z0 = gather(t.z0[:0], z0, 1, t.n, batch)
-	t.batch.Values = gather(t.batch.Values[:0], t.data.Targets, n, t.n, batch)
-	t.batch.Labels = gather(t.batch.Labels[:0], t.data.Labels, n, t.n, batch)
-	t.batch.Weights = gather(t.batch.Weights[:0], t.data.Weights, n, t.n, batch)
+	t.target.Values = gather(t.target.Values[:0], t.data.Targets, n, t.n, batch)
+	t.target.Labels = gather(t.target.Labels[:0], t.data.Labels, n, t.n, batch)
+	t.target.Weights = gather(t.target.Weights[:0], t.data.Weights, n, t.n, batch)
 	if err := t.s.SetParams(theta[:t.p]); err != nil {
 		return nil, err
 	}
@@ -267,18 +233,5 @@ func (t *Trajectories[T]) solve(ctx context.Context, theta []T, batch []int, by 
 		return nil, err
 	}
 	sol, err := by(ctx, t.z0, t.data.Times)
-	if err != nil {
-		return nil, t.locate(err, batch)
-	}
-	t.eval += sol.Evaluations()
-	return sol, nil
-}
-
-// locate tells which sample of the data a row of the batch is.
-func (t *Trajectories[T]) locate(err error, batch []int) error {
-	if failed := (*solver.Error)(nil); errors.As(err, &failed) {
-		row := failed.Failures[0].Sample
-		return fmt.Errorf("trajectory of sample %d, which is sample %d of this solve: %w", batch[row], row, err)
-	}
-	return err
+	return t.solved(sol, err, batch)
 }
