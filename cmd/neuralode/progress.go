@@ -44,7 +44,7 @@ func (p *progress) epoch(r train.Record, epochs int) {
 	if !math.IsNaN(r.Validation) {
 		p.line += fmt.Sprintf("  validation %.4g", r.Validation)
 	}
-	if p.count != nil {
+	if p.count != nil && p.count.Evaluations() > 0 { // 0: a device that makes updates does not count
 		p.line += fmt.Sprintf("  evaluations %d", p.count.Evaluations())
 	}
 	if took := time.Since(p.began).Seconds(); took > 0 {
