@@ -179,7 +179,7 @@ func TestLoad_RefusesWrongModels(t *testing.T) {
 		{"bias as column", func(f *safetensors.File) { find(f, "layers.1.bias").Shape = []int{2, 1} }, `has shape [2 1], but the Spec says [2]`},
 		{"integers", func(f *safetensors.File) {
 			*find(f, "layers.1.bias") = safetensors.New("layers.1.bias", []int{2}, []int64{1, 2})
-		}, `is I64, want F32 or F64`},
+		}, `is I64, want F16, BF16, F32 or F64`},
 		{"no metadata", func(f *safetensors.File) { f.Metadata = nil }, `metadata has no "neuralode.spec"; load it with LoadWithSpec or LoadFileWithSpec`},
 		{"other metadata", func(f *safetensors.File) { f.Metadata = map[string]string{"format": "pt"} }, `metadata has no "neuralode.spec"`},
 		{"unknown activation", func(f *safetensors.File) {

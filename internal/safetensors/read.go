@@ -290,7 +290,7 @@ func (p *parser) tensor(name string) (t Tensor, r byteRange, err error) {
 			text, isText := p.token().(string)
 			d, known := parseDType(text)
 			if !isText || !known {
-				return p.fail(name, "unknown dtype %.40q; use F32, F64, I64, U64 or U8", text)
+				return p.fail(name, "unknown dtype %.40q; use F16, BF16, F32, F64, I64, U64 or U8", text)
 			}
 			t.DType = d
 		case "shape":

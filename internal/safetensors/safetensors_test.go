@@ -64,7 +64,7 @@ func TestRead_Refuses(t *testing.T) {
 		{"field in capitals", raw(`{"a":{"DType":"U8","shape":[0],"data_offsets":[0,0]}}`, 0), `unknown key "DType"`},
 		{"no dtype", raw(`{"a":{"shape":[0],"data_offsets":[0,0]}}`, 0), "lacks dtype, shape or data_offsets"},
 		{"empty tensor", raw(`{"a":{}}`, 0), "lacks dtype, shape or data_offsets"},
-		{"unknown dtype", raw(entry(`"BF16"`, "[0]", "[0,0]"), 0), `tensor "a" at byte 28: unknown dtype "BF16"; use F32, F64, I64, U64 or U8`},
+		{"unknown dtype", raw(entry(`"F8_E4M3"`, "[0]", "[0,0]"), 0), `tensor "a" at byte 31: unknown dtype "F8_E4M3"; use F16, BF16, F32, F64, I64, U64 or U8`},
 		{"dtype number", raw(entry("1", "[0]", "[0,0]"), 0), "unknown dtype"},
 		{"dtype empty", raw(entry(`""`, "[0]", "[0,0]"), 0), "unknown dtype"},
 		{"shape text", raw(entry(`"U8"`, `"3"`, "[0,3]"), 3), "shape is not an array"},
@@ -315,7 +315,7 @@ func TestFloats(t *testing.T) {
 		{f64(0, 1e39), `tensor "w" at byte 1008: element 1 is 1e+39, beyond the range of float32; load the file as float64`},
 		{f64(math.NaN(), 0), "at byte 1000: element 0 is NaN"},
 		{New("w", []int{2}, []float32{0, float32(math.Inf(-1))}), "at byte 4: element 1 is -Inf"},
-		{New("w", []int{2}, []uint8{0, 0}), "is U8, want F32 or F64"},
+		{New("w", []int{2}, []uint8{0, 0}), "is U8, want F16, BF16, F32 or F64"},
 		{Tensor{Name: "w", DType: F32, Shape: []int{2}, Data: make([]byte, 9)}, "has 9 bytes"},
 	} {
 		if err := Floats(d32, c.x); err == nil || !strings.Contains(err.Error(), c.want) {
@@ -435,4 +435,35 @@ func FuzzRead(f *testing.F) {
 	f.Add(raw(`{"a":{"dtype":"U8","shape":[4294967296,4294967296],"data_offsets":[0,0]}}`, 0))
 	f.Add(raw("{}", 1))
 	f.Fuzz(func(t *testing.T, b []byte) { checkRead(t, b) })
+}
+
+// Every float16 and bfloat16 that is a number reads as that number: the bits of
+// one and those of the float64 are put together here in another way.
+func TestFloats_HalfPrecision(t *testing.T) {
+	var dst [1]float64
+	for bits := range 1 << 16 {
+		data := binary.LittleEndian.AppendUint16(nil, uint16(bits))
+		sign := float64(1 - 2*(bits>>15))
+		for _, c := range []struct {
+			dtype              DType
+			exponent, mantissa int // bits of each
+		}{{F16, 5, 10}, {BF16, 8, 7}} {
+			err := Floats(dst[:], Tensor{Name: "h", DType: c.dtype, Shape: []int{1}, Data: data})
+			e := bits >> c.mantissa & (1<<c.exponent - 1)
+			if e == 1<<c.exponent-1 {
+				if err == nil {
+					t.Fatalf("%v %04x: %v, want an error", c.dtype, bits, dst[0])
+				}
+				continue
+			}
+			m := float64(bits&(1<<c.mantissa-1)) / float64(int(1)<<c.mantissa)
+			if e > 0 {
+				m++
+			}
+			want := sign * m * math.Pow(2, float64(max(e, 1)-(1<<(c.exponent-1)-1)))
+			if err != nil || dst[0] != want {
+				t.Fatalf("%v %04x: %v, error %v, want %v", c.dtype, bits, dst[0], err, want)
+			}
+		}
+	}
 }

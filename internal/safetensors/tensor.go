@@ -14,16 +14,18 @@ type DType uint8
 
 // The types that this package reads and writes; the format knows more.
 const (
-	F32 DType = iota // float32
-	F64              // float64
-	I64              // int64
-	U64              // uint64
-	U8               // uint8
+	F32  DType = iota // float32
+	F64               // float64
+	I64               // int64
+	U64               // uint64
+	U8                // uint8
+	F16               // IEEE 754 binary16; read by Floats alone
+	BF16              // bfloat16, the upper half of a float32; read by Floats alone
 )
 
-var dtypeNames = [...]string{F32: "F32", F64: "F64", I64: "I64", U64: "U64", U8: "U8"}
+var dtypeNames = [...]string{F32: "F32", F64: "F64", I64: "I64", U64: "U64", U8: "U8", F16: "F16", BF16: "BF16"}
 
-var dtypeSizes = [...]int{F32: 4, F64: 8, I64: 8, U64: 8, U8: 1}
+var dtypeSizes = [...]int{F32: 4, F64: 8, I64: 8, U64: 8, U8: 1, F16: 2, BF16: 2}
 
 // String is the name in a file's header.
 func (d DType) String() string {
@@ -123,9 +125,9 @@ func Values[E Element](t Tensor) ([]E, error) {
 	return values, nil
 }
 
-// Floats copies t's values to dst, which has t.Len() elements. It takes F32 and
-// F64, rounding to T, and refuses any other type, NaN and infinity, and a value
-// that is too large for T; dst is then partly written.
+// Floats copies t's values to dst, which has t.Len() elements. It takes F16, BF16,
+// F32 and F64, rounding to T, and refuses any other type, NaN and infinity, and a
+// value that is too large for T; dst is then partly written.
 func Floats[T float32 | float64](dst []T, t Tensor) error {
 	if err := t.check(); err != nil {
 		return err
@@ -143,8 +145,14 @@ func Floats[T float32 | float64](dst []T, t Tensor) error {
 		at = func(i int) float64 {
 			return math.Float64frombits(binary.LittleEndian.Uint64(t.Data[8*i:]))
 		}
+	case F16:
+		at = func(i int) float64 { return half(binary.LittleEndian.Uint16(t.Data[2*i:])) }
+	case BF16:
+		at = func(i int) float64 {
+			return float64(math.Float32frombits(uint32(binary.LittleEndian.Uint16(t.Data[2*i:])) << 16))
+		}
 	default:
-		return t.errorf(0, "is %s, want F32 or F64; convert it where the file was written", t.DType)
+		return t.errorf(0, "is %s, want F16, BF16, F32 or F64; convert it where the file was written", t.DType)
 	}
 	for i := range dst {
 		x := at(i)
@@ -159,11 +167,31 @@ func Floats[T float32 | float64](dst []T, t Tensor) error {
 	return nil
 }
 
+// half is the value of an IEEE 754 binary16.
+func half(bits uint16) float64 {
+	exponent, fraction := int(bits>>10&31), float64(bits&1023)
+	var x float64
+	switch exponent {
+	case 0: // subnormal
+		x = math.Ldexp(fraction, -24)
+	case 31:
+		if x = math.Inf(1); fraction != 0 {
+			x = math.NaN()
+		}
+	default:
+		x = math.Ldexp(1024+fraction, exponent-25)
+	}
+	if bits>>15 != 0 {
+		x = -x
+	}
+	return x
+}
+
 // check tells whether type, shape and bytes of t fit together.
 func (t Tensor) check() error {
 	size := t.DType.Size()
 	if size == 0 {
-		return t.errorf(0, "has unknown type %s; use F32, F64, I64, U64 or U8", t.DType)
+		return t.errorf(0, "has unknown type %s; use one of the constants", t.DType)
 	}
 	n, ok := count(t.Shape)
 	hi, want := bits.Mul64(n, uint64(size))
