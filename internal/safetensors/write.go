@@ -5,17 +5,13 @@ import (
 	"cmp"
 	"encoding/binary"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
-	"math/rand/v2"
-	"os"
-	"path/filepath"
-	"runtime"
 	"slices"
 	"strings"
-	"syscall"
 	"unicode/utf8"
+
+	"github.com/seed-5f5774c8/neuralode/internal/atomicfile"
 )
 
 // Write writes a file with the tensors and, unless it is empty, the metadata.
@@ -114,61 +110,11 @@ func quote(v any) []byte {
 	return bytes.TrimSuffix(b.Bytes(), []byte("\n"))
 }
 
-// WriteFile writes a file as [Write] does, atomically: whatever happens, path
-// holds either what it held before or the whole new file. The bytes go to a
-// hidden temporary file in the same directory, which is flushed to the disk and
-// then renamed. A process killed in between leaves that file (.NAME.*.tmp)
-// behind; it can be deleted. A symbolic link at path is followed.
-func WriteFile(path string, tensors []Tensor, metadata map[string]string) (err error) {
-	if target, err := filepath.EvalSymlinks(path); err == nil {
-		path = target
-	}
-	dir, base := filepath.Split(path)
-	if dir == "" {
-		dir = "."
-	}
-	// Not os.CreateTemp: it makes files that only their owner can read.
-	temp := filepath.Join(dir, fmt.Sprintf(".%s.%016x.tmp", base, rand.Uint64()))
-	f, err := os.OpenFile(temp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o666)
-	if err != nil {
+// WriteFile writes a file as [Write] does, atomically, as [atomicfile.Write] does.
+func WriteFile(path string, tensors []Tensor, metadata map[string]string) error {
+	err := atomicfile.Write(path, func(w io.Writer) error { return Write(w, tensors, metadata) })
+	if err != nil && !strings.HasPrefix(err.Error(), "safetensors: ") {
 		return fmt.Errorf("safetensors: %w", err)
 	}
-	defer func() {
-		if err != nil {
-			f.Close()
-			os.Remove(temp)
-		}
-	}()
-	if err := Write(f, tensors, metadata); err != nil {
-		return err
-	}
-	if err := f.Sync(); err != nil {
-		return fmt.Errorf("safetensors: %w", err)
-	}
-	if err := f.Close(); err != nil {
-		return fmt.Errorf("safetensors: %w", err)
-	}
-	if err := os.Rename(temp, path); err != nil {
-		return fmt.Errorf("safetensors: %w", err)
-	}
-	if err := syncDir(dir); err != nil {
-		return fmt.Errorf("safetensors: %s is written, but may not survive a power failure: %w", path, err)
-	}
-	return nil
-}
-
-// syncDir flushes the rename itself, where the system can.
-func syncDir(dir string) error {
-	if runtime.GOOS == "windows" {
-		return nil // directories cannot be opened for it
-	}
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	defer d.Close()
-	if err := d.Sync(); err != nil && !errors.Is(err, syscall.EINVAL) && !errors.Is(err, errors.ErrUnsupported) {
-		return err
-	}
-	return nil
+	return err
 }
