@@ -51,6 +51,16 @@ func Devices() ([]DeviceInfo, error) {
 	return infos, nil
 }
 
+// DriverVersion is the CUDA version that the driver supports, "12.4". It answers
+// backend.ErrUnavailable, with the reason, if there is no driver.
+func DriverVersion() (string, error) {
+	v, err := driver.Version()
+	if err != nil {
+		return "", err
+	}
+	return fmt.Sprintf("%d.%d", v/1000, v%1000/10), nil
+}
+
 // Open opens a device. It answers backend.ErrUnavailable, with the reason, if there is
 // none that the kernels run on. The caller closes the backend.
 func Open[T backend.Float](opt Options) (*Backend[T], error) {

@@ -23,12 +23,13 @@ type Options struct {
 
 // DeviceInfo describes a device.
 type DeviceInfo struct {
-	Index        int
-	Name         string
-	UUID         string
-	Major, Minor int   // compute capability
-	Memory       int64 // bytes
-	SMs          int   // multiprocessors
+	Index  int    `json:"index"`
+	Name   string `json:"name"`
+	UUID   string `json:"uuid"`
+	Major  int    `json:"major"` // compute capability
+	Minor  int    `json:"minor"`
+	Memory int64  `json:"memory"` // bytes
+	SMs    int    `json:"sms"`    // multiprocessors
 }
 
 // Counts says what a device was asked to do.

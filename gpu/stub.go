@@ -24,6 +24,9 @@ func Open[T backend.Float](Options) (*Backend[T], error) { return nil, notBuilt(
 // Devices answers backend.ErrUnavailable: this binary was built without CUDA.
 func Devices() ([]DeviceInfo, error) { return nil, notBuilt() }
 
+// DriverVersion answers backend.ErrUnavailable: this binary was built without CUDA.
+func DriverVersion() (string, error) { return "", notBuilt() }
+
 // Counts is zero: there is no device.
 func (b *Backend[T]) Counts() Counts { return Counts{} }
 

@@ -81,6 +81,18 @@ func streamOf(handle uintptr, ctx cu.CUContext) (s cu.Stream, inContext bool, co
 	return *(*cu.Stream)(unsafe.Pointer(&h)), of == *(*C.CUcontext)(unsafe.Pointer(&ctx)), code
 }
 
+// Version is the CUDA version that the driver supports, as 12040 for 12.4.
+func Version() (int, error) {
+	if err := available(); err != nil {
+		return 0, err
+	}
+	var v C.int
+	if code := int(C.cuDriverGetVersion(&v)); code != 0 {
+		return 0, newError("cuDriverGetVersion", "", code)
+	}
+	return int(v), nil
+}
+
 // available is nil if the driver answers.
 func available() error {
 	code := int(C.neuralode_cu_status())
