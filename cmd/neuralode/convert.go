@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/json"
 	"fmt"
 	"io"
 	"math"
@@ -14,6 +15,7 @@ import (
 
 	"github.com/seed-5f5774c8/neuralode/internal/atomicfile"
 	"github.com/seed-5f5774c8/neuralode/internal/eqxfile"
+	"github.com/seed-5f5774c8/neuralode/internal/modelfile"
 	"github.com/seed-5f5774c8/neuralode/internal/safetensors"
 	"github.com/seed-5f5774c8/neuralode/internal/statedict"
 	"github.com/seed-5f5774c8/neuralode/internal/torchfile"
@@ -46,22 +48,24 @@ func (a *app) convertCommand() *cobra.Command {
 		Long: `Convert reads the multilayer perceptron in IN and writes it to OUT. The endings of
 the names tell the formats:
 
-  .safetensors   a model of neuralode, or any state_dict
+  .safetensors   a model of neuralode, or any state_dict; the folder of a run is one
   .pt, .pth      a state_dict of PyTorch, or a checkpoint that holds one
   .eqx           the leaves of an equinox.nn.MLP, or of a module that holds one
 
 The layers are the tensors NAME.weight and NAME.bias, in the order of the numbers in
 their names; the report says which tensor went where and which were left over. What
-names and shapes do not tell, flags do: activations are in none of the foreign files.`,
+names and shapes do not tell, flags do: activations are in none of the foreign files,
+and no scaling of states and times, which .safetensors of neuralode alone keep.`,
 		Example: `  neuralode convert net.pt model.safetensors --activation tanh
   neuralode convert checkpoint.pt model.safetensors --activation silu --prefix model.func
-  neuralode convert model.safetensors net.pt --names 'net.{2i}'
+  neuralode convert run net.pt --names 'net.{2i}'
   neuralode convert mlp.eqx model.safetensors --activation softplus`,
 		Args: positional("IN", "OUT"),
-		RunE: func(cmd *cobra.Command, args []string) error { return a.convert(cmd, c, args[0], args[1]) },
+		RunE: func(cmd *cobra.Command, args []string) error { return a.convert(cmd, c, modelPath(args[0]), args[1]) },
 	}
 	f := cmd.Flags()
-	f.StringVar(&c.activation, "activation", "", "activation of the hidden layers: "+activationList())
+	f.SortFlags = false
+	f.StringVar(&c.activation, "activation", "", "activation of the hidden layers: "+names(mlp.Activations()))
 	f.StringVar(&c.last, "last-activation", "identity", "activation of the last layer")
 	f.StringVar(&c.input, "input", "identity", "map of the state before the first layer: identity or cube")
 	f.StringVar(&c.time, "time", "", "layers that see the time: none, input or every_layer (by default, by the shapes)")
@@ -72,14 +76,6 @@ names and shapes do not tell, flags do: activations are in none of the foreign f
 	f.StringVar(&c.names, "names", "", "names of the layers to write, {i} or {2i} for the number (default "+statedict.DefaultNames+")")
 	f.StringVar(&c.precision, "precision", "", "float32 or float64 (by default, that of IN)")
 	return cmd
-}
-
-func activationList() string {
-	var names []string
-	for _, a := range mlp.Activations() {
-		names = append(names, a.String())
-	}
-	return strings.Join(names, ", ")
 }
 
 // formatOf is the ending of a name, checked.
@@ -119,6 +115,10 @@ func (a *app) convert(cmd *cobra.Command, c *conversion, in, out string) error {
 	if err != nil {
 		return fmt.Errorf("%s: %w", in, err)
 	}
+	kept := to == ".safetensors" && c.names == ""
+	if src.meta != nil && !kept {
+		src.left = append(src.left, modelfile.Key)
+	}
 	for _, key := range src.left {
 		report.Warnings = append(report.Warnings, fmt.Sprintf("the metadata %q of %s is not in %s; what it says of inputs and outputs, such as how data were scaled, has to be done by hand", key, in, out))
 	}
@@ -130,9 +130,9 @@ func (a *app) convert(cmd *cobra.Command, c *conversion, in, out string) error {
 	report.DType = "float32"
 	if wide {
 		report.DType = "float64"
-		err = writeModel(m, c, to, out, &lines)
+		err = writeModel(m, c, to, out, src.meta, &lines)
 	} else {
-		err = writeModel(mlp.Convert[float32](m), c, to, out, &lines)
+		err = writeModel(mlp.Convert[float32](m), c, to, out, src.meta, &lines)
 	}
 	if err != nil {
 		return err
@@ -147,10 +147,11 @@ func (a *app) convert(cmd *cobra.Command, c *conversion, in, out string) error {
 // source is what a file holds.
 type source struct {
 	tensors []safetensors.Tensor
-	ordered bool           // by definition
-	own     bool           // written by package mlp
-	spec    string         // of package mlp
-	left    []string       // keys of metadata that are not converted
+	ordered bool   // by definition
+	own     bool   // written by package mlp
+	spec    string // of package mlp
+	meta    *modelfile.Meta
+	left    []string       // keys of other metadata
 	hyper   map[string]any // hyperparameters of Equinox
 }
 
@@ -175,6 +176,11 @@ func readTensors(b []byte, format string) (source, error) {
 		switch key {
 		case mlp.SpecKey:
 			s.own, s.spec = true, text
+		case modelfile.Key:
+			s.meta = &modelfile.Meta{}
+			if err := json.Unmarshal([]byte(text), s.meta); err != nil {
+				return s, fmt.Errorf("metadata %q: %w", key, err)
+			}
 		case "format": // "pt", of Hugging Face's writers
 		default:
 			s.left = append(s.left, key)
@@ -237,14 +243,14 @@ func (c *conversion) model(cmd *cobra.Command, src source) (*mlp.Model[float64],
 		return nil, nil, err
 	}
 	if hidden == "" && m.Spec.NumLayers() > 1 {
-		return nil, nil, usagef("the file does not say which activation the hidden layers have; give --activation, one of %s", activationList())
+		return nil, nil, usagef("the file does not say which activation the hidden layers have; give --activation, one of %s", names(mlp.Activations()))
 	}
 	return m, lines, nil
 }
 
 // writeModel writes m to the file path. It sets lines to what went where, unless they
 // say it already.
-func writeModel[T mlp.Float](m *mlp.Model[T], c *conversion, format, path string, lines *[]statedict.Line) error {
+func writeModel[T mlp.Float](m *mlp.Model[T], c *conversion, format, path string, meta *modelfile.Meta, lines *[]statedict.Line) error {
 	for i, v := range m.Theta {
 		if math.IsInf(float64(v), 0) {
 			return fmt.Errorf("parameter %d is beyond the range of float32; give --precision float64", i)
@@ -254,7 +260,10 @@ func writeModel[T mlp.Float](m *mlp.Model[T], c *conversion, format, path string
 		if *lines == nil {
 			_, *lines, _ = statedict.Export(m, statedict.DefaultNames, false)
 		}
-		return m.SaveFile(path)
+		if meta == nil {
+			return m.SaveFile(path)
+		}
+		return modelfile.Save(path, m, *meta)
 	}
 	names := c.names
 	if names == "" {

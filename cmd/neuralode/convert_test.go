@@ -5,10 +5,12 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
 
+	"github.com/seed-5f5774c8/neuralode/internal/modelfile"
 	"github.com/seed-5f5774c8/neuralode/internal/safetensors"
 	"github.com/seed-5f5774c8/neuralode/mlp"
 )
@@ -87,6 +89,38 @@ func TestConvert_Report(t *testing.T) {
 	}
 }
 
+// The units of a model stay in its own format; another gets none, with a warning.
+func TestConvert_Units(t *testing.T) {
+	m, err := mlp.New[float64](mlp.Dense(mlp.Tanh, 2, 4, 2), mlp.Init{}, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	run, out := t.TempDir(), t.TempDir()
+	meta := modelfile.Meta{
+		Time: "day", States: []string{"a", "b"}, TimeScale: 5, Shift: []float64{100, 7}, Scale: []float64{10, 0.1}, Method: "dopri5", Stepping: "joint",
+		Series: []modelfile.Start{{Time: 10, End: 15, State: []float64{1, 1}}},
+	}
+	if err := modelfile.Save(filepath.Join(run, "model.safetensors"), m, meta); err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(out, "m.safetensors")
+	if report := succeed(t, "convert", run, path, "--precision", "float32"); strings.Contains(report, "warning") {
+		t.Error(report)
+	}
+	got, err := modelfile.Load(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got.Wide || !reflect.DeepEqual(got.Meta, meta) {
+		t.Errorf("%+v, want %+v", got.Meta, meta)
+	}
+	for _, args := range [][]string{{filepath.Join(out, "m.pt")}, {filepath.Join(out, "n.safetensors"), "--names", "{2i}"}} {
+		if report := succeed(t, append([]string{"convert", run}, args...)...); !strings.Contains(report, `warning: the metadata "neuralode.data"`) {
+			t.Error(report)
+		}
+	}
+}
+
 func TestConvert_Errors(t *testing.T) {
 	dir := t.TempDir()
 	at := func(name string) string { return filepath.Join(dir, name) }
@@ -107,7 +141,7 @@ func TestConvert_Errors(t *testing.T) {
 		{"a.onnx " + m, exitUsage, `ending ".onnx"; convert knows .safetensors`},
 		{at("none.pt") + " " + at("x.eqx"), exitFailure, "no such file"},
 		{at("text.pt") + " " + at("x.eqx"), exitFailure, "no file of torch.save"},
-		{dir + "/. " + at("x.eqx"), exitUsage, "ending"},
+		{t.TempDir() + " " + at("x.eqx"), exitFailure, "model.safetensors: no such file"},
 		{torchFile + " " + at("x.safetensors"), exitUsage, "give --activation, one of identity, tanh"},
 		{torchFile + " " + at("x.safetensors") + " --activation swish", exitUsage, `swish`},
 		{torchFile + " " + at("x.safetensors") + " --activation tanh --time never", exitUsage, `never`},

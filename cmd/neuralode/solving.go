@@ -70,3 +70,36 @@ func openBackend[T backend.Float](name string) (backend.Backend[T], error) {
 	}
 	return nil, usagef("there is no backend %q; give auto, cpu or gpu", name)
 }
+
+// addOver adds the flags for [solving.over], and says what the default of the tolerances is.
+func (s *solving) addOver(f *pflag.FlagSet, rtol, atol string) {
+	s.add(f)
+	f.Lookup("method").DefValue = "that of MODEL"
+	f.Lookup("rtol").Usage = "relative tolerance of a step (default " + rtol + ")"
+	f.Lookup("atol").Usage = "absolute tolerance of a step (default " + atol + ")"
+	f.Lookup("step").Usage = "size of every step, in the network's unit of time; 0 chooses it by the tolerances (default that of MODEL)"
+}
+
+// over returns base, the settings of a model, with what the command line says.
+func (s *solving) over(base solver.Settings, f *pflag.FlagSet) (solver.Settings, error) {
+	set, err := s.settings()
+	if err != nil {
+		return set, err
+	}
+	if !f.Changed("method") {
+		set.Method = base.Method
+	}
+	if !f.Changed("stepping") {
+		set.Stepping = base.Stepping
+	}
+	if !f.Changed("rtol") {
+		set.RTol = base.RTol
+	}
+	if !f.Changed("atol") {
+		set.ATol = base.ATol
+	}
+	if !f.Changed("step") && !f.Changed("rtol") && !f.Changed("atol") {
+		set.Step = base.Step
+	}
+	return set, nil
+}

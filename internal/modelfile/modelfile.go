@@ -56,6 +56,7 @@ type Start struct {
 // File is the contents of a model's file.
 type File struct {
 	Model *mlp.Model[float64]
+	Wide  bool // the parameters were saved in float64
 	Meta
 }
 
@@ -95,7 +96,7 @@ func Load(path string) (*File, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
-	f := &File{Model: m}
+	f := &File{Model: m, Wide: raw.Tensors[0].DType == safetensors.F64}
 	if text, ok := raw.Metadata[Key]; ok {
 		dec := json.NewDecoder(strings.NewReader(text))
 		if err = dec.Decode(&f.Meta); err == nil {
