@@ -4,7 +4,10 @@ import (
 	"bytes"
 	"fmt"
 	"log"
+	"os"
+	"path/filepath"
 
+	"github.com/seed-5f5774c8/neuralode/internal/safetensors"
 	"github.com/seed-5f5774c8/neuralode/mlp"
 )
 
@@ -70,6 +73,39 @@ func ExampleModel_Save() {
 	}
 	fmt.Println(loaded.Spec.Widths, loaded.Spec.Activations)
 	// Output: [2 8 2] [tanh identity]
+}
+
+// A state_dict that PyTorch saved: the tensors are there, and what they mean is said here.
+func ExampleLoadFileWithSpec() {
+	dir, err := os.MkdirTemp("", "example")
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+	path := filepath.Join(dir, "field.safetensors")
+	// safetensors.torch.save_file(f.state_dict(), "field.safetensors"), of two torch.nn.Linear
+	if err := safetensors.WriteFile(path, []safetensors.Tensor{
+		safetensors.New("layers.0.weight", []int{3, 2}, []float32{1, 0, 0, 1, 1, 1}),
+		safetensors.New("layers.0.bias", []int{3}, []float32{0, 0, -1}),
+		safetensors.New("layers.1.weight", []int{2, 3}, []float32{1, 2, 3, -1, -2, -3}),
+		safetensors.New("layers.1.bias", []int{2}, []float32{0.5, 0}),
+	}, nil); err != nil {
+		log.Fatal(err)
+	}
+
+	f, err := mlp.LoadFileWithSpec[float32](path, mlp.Dense(mlp.ReLU, 2, 3, 2))
+	if err != nil {
+		log.Fatal(err)
+	}
+	dz := make([]float32, 2)
+	f.Eval(0, []float32{2, 0.5}, dz)
+	fmt.Println(dz)
+
+	_, err = mlp.LoadFileWithSpec[float32](path, mlp.Dense(mlp.ReLU, 2, 4, 2))
+	fmt.Println(err != nil)
+	// Output:
+	// [8 -7.5]
+	// true
 }
 
 func ExampleParseActivation() {
