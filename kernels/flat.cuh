@@ -5,8 +5,7 @@
 #pragma once
 
 #include "clock.cuh"
-
-const int BLOCK = 256;
+#include "team.cuh"
 
 // Pack is what a thread of an elementwise kernel loads and stores at once.
 template <class T, int V> struct alignas(V * sizeof(T)) Pack {

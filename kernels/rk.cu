@@ -16,6 +16,7 @@
 //   transpose.
 //
 // Reference: cpu/rk.go: Combine, Commit, AtStop, ErrorRatio, Save; cpu/reverse.go: SaveVJP.
+#include "norms.cuh"
 #include "reduce.cuh"
 
 const int MOVES = 8;   // of one commit, at most
@@ -107,18 +108,7 @@ template <class T> struct ErrorArgs {
 
 // Error is the norm of reduce.cuh that decides about an attempt.
 template <class T> struct Error {
-    // Sum holds sums of squares of both estimates over their scales, and the largest
-    // component of the first with the least index, NaN if a component is not finite.
-    struct Sum {
-        double s, s2, worst;
-        long long at;
-        __device__ void add(const Sum &o) {
-            s += o.s, s2 += o.s2;
-            const bool bad = isnan(worst), other = isnan(o.worst);
-            if (bad != other ? other : o.worst > worst || ((bad || o.worst == worst) && o.at < at))
-                worst = o.worst, at = o.at;
-        }
-    };
+    using Sum = ErrorSum;
     const ErrorArgs<T> &a;
     double h, ratio, worst;
     const SpanView *own; // where a tolerance of the lane's own is, or null
@@ -133,8 +123,6 @@ template <class T> struct Error {
         worst = a.first ? -1 : c.real(REAL_WORST, lane);
     }
 
-    static __device__ double scaled(double x, double scale) { return x == 0 ? 0 : x / scale; }
-
     __device__ void term(Sum &sum, long long e, long long i) const {
         double est = 0, est2 = 0;
 #pragma unroll 4
@@ -144,29 +132,11 @@ template <class T> struct Error {
             est += a.e[j] != 0 ? a.e[j] * k : 0;
             if (a.second) est2 += a.e2[j] != 0 ? a.e2[j] * k : 0;
         }
-        const double v1 = a.y1[e];
-        const double scale = (own ? own->abs : a.abs) + (own ? own->rel : a.rel) * fmax(fabs((double)a.y0[e]), fabs(v1));
-        const double r = fabs(scaled(h * est, scale));
-        sum.s += r * r;
-        if (a.second) {
-            const double r2 = scaled(h * est2, scale);
-            sum.s2 += r2 * r2;
-        }
-        if (isnan(sum.worst)) return;
-        if (!(isfinite(v1) && isfinite(est) && isfinite(est2)) || isnan(r))
-            sum.worst = nan(""), sum.at = i;
-        else if (r > sum.worst)
-            sum.worst = r, sum.at = i;
+        sum.term(h, est, est2, a.y0[e], a.y1[e], own ? own->rel : a.rel, own ? own->abs : a.abs, a.second, i);
     }
 
     __device__ void close(const Sum &sum, long long n) {
-        const double m = n > 0 ? (double)n : 1;
-        double r;
-        if (isnan(sum.worst)) r = nan("");
-        else if (isinf(sum.s) || isinf(sum.s2)) r = HUGE_VAL;
-        else if (!a.second || sum.s == 0) r = sqrt(sum.s / m);
-        // Hairer's DOP853: |h|·ERR/√(n·(ERR + 0.01·ERR2)), ERR and ERR2 the sums of squares.
-        else r = sum.s / sqrt(m * (sum.s + 0.01 * sum.s2));
+        const double r = sum.ratio(n, a.second);
         if (!(r <= ratio)) ratio = isnan(ratio) ? ratio : r;
         if (!isnan(worst) && !(sum.worst <= worst)) worst = sum.worst, at = sum.at;
     }

@@ -1,12 +1,5 @@
 // The tape: the accepted steps of a solve, in device memory.
 //
-// Step i of every lane lies in chunk i/per, whose memory is
-//   double reals[5][per][lanes]; int words[5][per][lanes]; T data[per][keep][rows][cols]
-// with data at a multiple of 256 bytes: of each step t, h, its end, and the first and
-// the last instant at which f is evaluated; the number of the attempt, the outputs in
-// it, the stop it ended on, and which rows it selects. Lanes advance independently, so
-// the chunk of a lane's next step is found from its count.
-//
 // push: data[count] = the kept Vecs, [rows][cols] each; a thread owns V elements.
 // count: the reals, the words and the counts; a thread owns a lane.
 // set: *address = value, one thread: a new chunk, without a copy that the host waits for.
@@ -19,36 +12,7 @@
 //
 // Reference: Push, ReadTape, Rewind and Back in cpu/tape.go, Interpolate in cpu/reverse.go.
 #include "flat.cuh"
-
-const int KEEP = 40; // Vecs of a step, at most
-
-// What a tape has of a step beside the kept Vecs.
-enum { STEP_T, STEP_H, STEP_END, STEP_FROM, STEP_UNTIL, STEP_REALS };
-static __constant__ int took[] = {REAL_TOOK_T, REAL_TOOK_H, REAL_END, REAL_TOOK_FROM, REAL_TOOK_UNTIL};
-enum { STEP_ATTEMPT, STEP_SAVE_FROM, STEP_SAVE, STEP_HIT, STEP_SELECT, STEP_WORDS };
-
-// TapeView stays the same while the tape grows: what changes is behind chunks.
-struct TapeView {
-    char *const *const *chunks;
-    int *counts;  // steps on each lane, those of them that back has not reached, and its attempt
-    int *longest; // the largest of them
-    long long data; // bytes from a chunk's start to its data
-    int per, keep, lanes, unused;
-
-    __device__ char *chunk(int step) const { return (*chunks)[step / per]; }
-    __device__ double &real(int which, int step, int lane) const {
-        return ((double *)chunk(step))[((long long)which * per + step % per) * lanes + lane];
-    }
-    __device__ int &word(int which, int step, int lane) const {
-        int *words = (int *)(chunk(step) + 8ll * STEP_REALS * per * lanes);
-        return words[((long long)which * per + step % per) * lanes + lane];
-    }
-    __device__ int &left(int lane) const { return counts[lanes + lane]; }
-    __device__ int &attempt(int lane) const { return counts[2 * lanes + lane]; }
-    template <class T> __device__ T *vec(int step, int m, long long total) const {
-        return (T *)(chunk(step) + data) + ((long long)(step % per) * keep + m) * total;
-    }
-};
+#include "tape.cuh"
 
 template <class T> struct PushArgs {
     ClockView clk;
@@ -74,19 +38,7 @@ struct CountArgs { // of back, too
 extern "C" __global__ void __launch_bounds__(BLOCK) tape_count(CountArgs a) {
     const int lane = blockIdx.x * BLOCK + threadIdx.x;
     if (lane >= a.clk.lanes || !a.clk.selected(lane, ROWS_ACCEPTED)) return;
-    const int step = a.tape.counts[lane];
-    const long long stride = (long long)a.tape.per * a.tape.lanes;
-    double *real = &a.tape.real(0, step, lane);
-#pragma unroll 1
-    for (int i = STEP_T; i <= STEP_UNTIL; i++) real[i * stride] = a.clk.real(took[i], lane);
-    int *word = &a.tape.word(0, step, lane);
-    word[STEP_ATTEMPT * stride] = (int)(a.clk.wide(WIDE_ACCEPTED, lane) + a.clk.wide(WIDE_REJECTED, lane));
-    word[STEP_SAVE_FROM * stride] = a.clk.word(WORD_SAVE_FROM, lane);
-    word[STEP_SAVE * stride] = a.clk.word(WORD_SAVE, lane);
-    word[STEP_HIT * stride] = a.clk.word(WORD_HIT, lane);
-    word[STEP_SELECT * stride] = a.clk.word(WORD_SELECT, lane) & ~3;
-    a.tape.counts[lane] = step + 1;
-    if (step + 1 > *(volatile int *)a.tape.longest) atomicMax(a.tape.longest, step + 1);
+    a.tape.note(lane, a.clk, lane);
 }
 
 struct SetArgs {
