@@ -42,7 +42,7 @@ type spanView struct {
 	row                         int64
 }
 
-// progress is Progress in kernels/clock.cu.
+// progress is Progress in kernels/progress.cuh.
 type progress struct {
 	accepted, rejected, attempts int64
 	left, t                      float64
@@ -156,7 +156,15 @@ func (b *Backend[T]) Start(clk backend.Clock, spans ...backend.Span) {
 	if !b.live() {
 		return
 	}
-	c := b.clock(clk)
+	if c := b.clock(clk); c.send(spans) {
+		perLane(c, "clock_start", &startArgs{c.view})
+	}
+}
+
+// send copies the spans to the device, if it has others. It reports false if there is no
+// room for them.
+func (c *clock[T]) send(spans []backend.Span) bool {
+	b := c.owner
 	if len(spans) != 1 && len(spans) != c.lanes {
 		panic("gpu: Start needs one span, or one for each lane")
 	}
@@ -177,7 +185,7 @@ func (b *Backend[T]) Start(clk backend.Clock, spans ...backend.Span) {
 		c.times, c.timesCap, c.sent = 0, 0, nil
 		p, ok := b.room(size)
 		if !ok {
-			return
+			return false
 		}
 		c.times, c.timesCap = p, size
 	}
@@ -231,7 +239,7 @@ func (b *Backend[T]) Start(clk backend.Clock, spans ...backend.Span) {
 			c.sent = nil
 		}
 	}
-	perLane(c, "clock_start", &startArgs{c.view})
+	return true
 }
 
 // jumpAt is 1 if f jumps at t, else 0.
@@ -300,14 +308,31 @@ func (b *Backend[T]) ProposeStep(clk backend.Clock, y0, f0, f1 backend.Vec[T], o
 	perLane(c, "clock_propose", &p)
 }
 
-// advanceArgs is AdvanceArgs in kernels/clock.cu.
-type advanceArgs struct {
-	clk                                   clockView
+// control is Control in kernels/lane.cuh.
+type control struct {
 	order                                 float64
 	beta                                  [3]float64
 	safety, minFactor, maxFactor, minStep float64
 	maxAttempts                           int64
 	fixed, handover                       int32
+}
+
+func controlOf(ctl backend.Control) control {
+	c := control{
+		order: ctl.Order, beta: ctl.Beta, safety: ctl.Safety,
+		minFactor: ctl.MinFactor, maxFactor: ctl.MaxFactor, minStep: ctl.MinStep,
+		maxAttempts: ctl.MaxAttempts, handover: int32(ctl.Handover),
+	}
+	if ctl.Fixed {
+		c.fixed = 1
+	}
+	return c
+}
+
+// advanceArgs is AdvanceArgs in kernels/clock.cu.
+type advanceArgs struct {
+	clk clockView
+	control
 }
 
 // Advance decides about every running lane's attempt.
@@ -317,15 +342,7 @@ func (b *Backend[T]) Advance(clk backend.Clock, ctl backend.Control) {
 	}
 	c := b.clock(clk)
 	c.checkStarted()
-	a := advanceArgs{
-		clk: c.view, order: ctl.Order, beta: ctl.Beta, safety: ctl.Safety,
-		minFactor: ctl.MinFactor, maxFactor: ctl.MaxFactor, minStep: ctl.MinStep,
-		maxAttempts: ctl.MaxAttempts, handover: int32(ctl.Handover),
-	}
-	if ctl.Fixed {
-		a.fixed = 1
-	}
-	perLane(c, "clock_advance", &a)
+	perLane(c, "clock_advance", &advanceArgs{c.view, controlOf(ctl)})
 }
 
 // pollArgs is PollArgs in kernels/clock.cu.
@@ -354,10 +371,14 @@ func (b *Backend[T]) Poll(clk backend.Clock) (backend.Progress, error) {
 	if c.tape != nil {
 		c.tape.bound = int(p.tape)
 	}
+	return p.public(), nil
+}
+
+func (p *progress) public() backend.Progress {
 	return backend.Progress{
 		Running: int(p.running), Failed: int(p.failed),
 		Accepted: p.accepted, Rejected: p.rejected, Attempts: p.attempts, T: p.t,
-	}, nil
+	}
 }
 
 // fetch waits for a few bytes from the device, in page-locked memory.

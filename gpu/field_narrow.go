@@ -122,8 +122,7 @@ func (f *bound[T]) planNarrow() error {
 func (f *bound[T]) plan(v verb, rows int) (*tiling, []narrowLayer) {
 	size := int32(sizeOf[T]())
 	pack := 16 / size
-	stride := func(width int32) int32 { return (round4(width)/pack | 1) * pack } // row_stride
-	slab := 128 / size                                                           // SLAB
+	slab := slabTerms[T]()
 	t := &tiling{family: v.family, name: fmt.Sprintf("%s_tile%d", v.family, rows), rows: rows, sum: -1}
 	t.net = narrowNet{layers: int32(len(f.layers)), dim: int32(f.dim), cube: f.cube}
 
@@ -135,7 +134,7 @@ func (f *bound[T]) plan(v verb, rows int) (*tiling, []narrowLayer) {
 	}
 	var widest, buffer int32
 	for _, l := range f.layers {
-		widest = max(widest, stride(l.in), stride(l.out))
+		widest = max(widest, rowStride[T](l.in), rowStride[T](l.out))
 		buffer = max(buffer, round4(l.out)*slab)
 	}
 	table := make([]narrowLayer, len(f.layers))
@@ -151,7 +150,7 @@ func (f *bound[T]) plan(v verb, rows int) (*tiling, []narrowLayer) {
 	for i, l := range f.layers {
 		x := narrowLayer{in: l.in, out: l.out, time: l.time, act: l.act, w: int32(l.w), x: shared}
 		if v.trace {
-			x.x, x.d = take(int64(rows)*int64(stride(l.in))), take(int64(rows)*int64(stride(l.out)))
+			x.x, x.d = take(int64(rows)*int64(rowStride[T](l.in))), take(int64(rows)*int64(rowStride[T](l.out)))
 		}
 		table[i] = x
 	}
@@ -162,8 +161,7 @@ func (f *bound[T]) plan(v verb, rows int) (*tiling, []narrowLayer) {
 	base := next
 	resident := func() {
 		for i, l := range f.layers {
-			n := (l.in + slab - 1) / slab * round4(l.out) * slab
-			table[i].slab = take(int64(n) * int64(v.weights))
+			table[i].slab = take(int64(v.weights) * slabElements[T](l))
 		}
 		t.net.resident = 1
 	}
@@ -190,6 +188,21 @@ func (f *bound[T]) plan(v verb, rows int) (*tiling, []narrowLayer) {
 	t.shared = bytes()
 	t.occupancy = int(max(1, min(2, limit/t.shared)))
 	return t, table
+}
+
+// rowStride is row_stride in kernels/narrow.cuh.
+func rowStride[T backend.Float](width int32) int32 {
+	pack := int32(16 / sizeOf[T]())
+	return (round4(width)/pack | 1) * pack
+}
+
+// slabTerms is SLAB in kernels/narrow.cuh.
+func slabTerms[T backend.Float]() int32 { return int32(128 / sizeOf[T]()) }
+
+// slabElements is what a layer's weights take in shared memory.
+func slabElements[T backend.Float](l layer) int64 {
+	slab := slabTerms[T]()
+	return int64((l.in + slab - 1) / slab * round4(l.out) * slab)
 }
 
 func round4(n int32) int32 { return (n + 3) &^ 3 }

@@ -11,10 +11,10 @@ import (
 	"github.com/seed-5f5774c8/neuralode/gpu/internal/driver"
 )
 
-// maxKeep is KEEP in kernels/tape.cu.
+// maxKeep is KEEP in kernels/tape.cuh.
 const maxKeep = 40
 
-// tapeView is TapeView in kernels/tape.cu.
+// tapeView is TapeView in kernels/tape.cuh.
 type tapeView struct {
 	chunks, counts, longest driver.Ptr
 	data                    int64
@@ -84,7 +84,7 @@ func (b *Backend[T]) NewTape(lanes, rows, cols, keep int) (backend.Tape[T], erro
 	return t, nil
 }
 
-// stepBytes is what a step has on a lane beside the kept Vecs: kernels/tape.cu.
+// stepBytes is what a step has on a lane beside the kept Vecs: kernels/tape.cuh.
 const stepBytes = 5*8 + 5*4
 
 // step is the number of bytes of a step of all lanes.

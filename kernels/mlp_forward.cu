@@ -35,29 +35,10 @@ __device__ static void forward_tiles(const MlpRows<T> &rows, const NarrowNet<T> 
         load_input(x, info, net, z, valid);
         weights.loaded();
         __syncthreads();
-#pragma unroll 1
-        for (int l = 0; l < net.layers; l++) {
-            const NarrowLayer ly = net.layer[l];
-            info.load_layer(net.theta, ly);
-            const Share<T, R> share(ly.out);
-            T c[R][4 * MAX_GROUPS];
-            product(c, share, weights, ly, x);
-            __syncthreads();
-            // The next layer's input takes the place of this one's.
-            const int ld = row_stride<T>(ly.out);
-            put(c, share, x, ld);
-            __syncthreads();
-            const bool last = l == net.layers - 1;
-            for_elements(last ? valid : ROWS, last ? ly.out : round4(ly.out), [&](int m, int n) {
-                T y = 0;
-                if (n < ly.out && m < valid) y = activate<false>(ly.act, x[m * ld + n] + info.shift(ly, m, n)).y;
-                if (last)
-                    dz[(long long)info.row[m] * ly.out + n] = y;
-                else
-                    x[m * ld + n] = y;
-            });
-            __syncthreads();
-        }
+        forward_layers<T, R>(
+            net, weights, x, valid, [&](const NarrowLayer &ly) { info.load_layer(net.theta, ly); },
+            [&](const NarrowLayer &ly, int m, int n) { return info.shift(ly, m, n); },
+            [&](int m, int n, T y) { dz[(long long)info.row[m] * net.dim + n] = y; });
     }
 }
 

@@ -354,6 +354,37 @@ __device__ inline void put(T (&c)[R][4 * MAX_GROUPS], const Share<T, R> &share, 
     });
 }
 
+// forward_layers takes a tile through all layers. x is the input of the first, and of each
+// one after it. begin(layer) readies what shift(layer, m, n) adds to output n of sample m;
+// last(m, n, y) takes the outputs of the last layer, of the first `valid` samples.
+template <class T, int R, class Begin, class Shift, class Last>
+__device__ inline void forward_layers(const NarrowNet<T> &net, Weights<T, 1> &weights, T *x, int valid, Begin begin,
+                                      Shift shift, Last last_layer) {
+#pragma unroll 1
+    for (int l = 0; l < net.layers; l++) {
+        const NarrowLayer ly = net.layer[l];
+        begin(ly);
+        const Share<T, R> share(ly.out);
+        T c[R][4 * MAX_GROUPS];
+        product(c, share, weights, ly, x);
+        __syncthreads();
+        // The next layer's input takes the place of this one's.
+        const int ld = row_stride<T>(ly.out);
+        put(c, share, x, ld);
+        __syncthreads();
+        const bool last = l == net.layers - 1;
+        for_elements(last ? valid : 32 * R, last ? ly.out : round4(ly.out), [&](int m, int n) {
+            T y = 0;
+            if (n < ly.out && m < valid) y = activate<false>(ly.act, x[m * ld + n] + shift(ly, m, n)).y;
+            if (last)
+                last_layer(m, n, y);
+            else
+                x[m * ld + n] = y;
+        });
+        __syncthreads();
+    }
+}
+
 // load_rows notes row, time and weight of the tile's samples, which are i0 … of the
 // call's; `valid` of them exist.
 template <class T, int ROWS>

@@ -58,6 +58,10 @@ type Settings struct {
 	// time of the span. Memory grows with the number of steps.
 	Dense bool
 
+	// Fusion says whether a whole solve is made in one launch, which the GPU backend can
+	// where samples step alone; the zero value is FuseAuto.
+	Fusion Fusion
+
 	// Progress, if not nil, is called after every attempted step, from the goroutine that
 	// solves. It must return quickly and must not call the solver. A solve that reports
 	// waits for every step, which costs a device, and many threads, time.
@@ -85,6 +89,15 @@ func (s Stepping) String() string {
 	}
 	return fmt.Sprintf("Stepping(%d)", uint8(s))
 }
+
+// Fusion says whether a whole solve is made in one launch.
+type Fusion = backend.Fusion
+
+const (
+	FuseAuto   = backend.FuseAuto   // where the backend can and finds it faster
+	FuseAlways = backend.FuseAlways // or an error that wraps backend.ErrUnsupported
+	FuseNever  = backend.FuseNever  // step by step
+)
 
 // Controller is a step-size controller. With the error ratio e_n of step n
 // and k one more than the order of the error estimate, the next step is
@@ -177,6 +190,9 @@ func Resolve[T backend.Float](s Settings) (Settings, []string, error) {
 	}
 	if s.Stepping > PerSample {
 		return bad("Stepping is %d; use Joint or PerSample", s.Stepping)
+	}
+	if s.Fusion > FuseNever {
+		return bad("Fusion is %d; use FuseAuto, FuseAlways or FuseNever", s.Fusion)
 	}
 	if s.Controller > PID {
 		return bad("Controller is %d; use PI, I or PID", s.Controller)

@@ -33,6 +33,8 @@ type Solution[T backend.Float] struct {
 	Events [][]Occurrence[T]
 	// Backend is the device that ran the solve, Method the method's name.
 	Backend, Method string
+	// Fused says that the solve was made in one launch; see Settings.Fusion.
+	Fused bool
 	// Warnings are remarks on the settings and on the choice of the device, for people.
 	Warnings []string
 

@@ -229,6 +229,7 @@ func (d *Device[T]) run(ctx context.Context, loop *step.Loop[T], z0 []T, g grid,
 		return sol, nil
 	}
 	s.dev.Upload(loop.Y.Of[0], z0)
+	sol.Fused = loop.Fused()
 	if err := drive(g.spans(&s.set)); err != nil {
 		return nil, err
 	}
@@ -278,7 +279,7 @@ func (s *Solver[T]) newLoop(want shape, with func(*step.Config[T])) (*step.Loop[
 		Tol:     s.set.Tolerance(),
 		Control: s.set.Control(),
 		Lanes:   s.set.Stepping.Lanes(want.batch), Blocks: 1, Rows: want.batch, Cols: s.dim,
-		Saves: want.saves, Ragged: want.ragged, Keep: want.keep, Poll: s.set.Progress,
+		Saves: want.saves, Ragged: want.ragged, Keep: want.keep, Poll: s.set.Progress, Fusion: s.set.Fusion,
 	}
 	if with != nil {
 		with(&cfg)

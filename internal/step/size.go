@@ -22,7 +22,7 @@ func ClockSize(lanes int) int64 { return 256 * int64(max(lanes, 32)) }
 // without those of steps.
 func Size[T backend.Float](c Config[T]) int64 {
 	m := &meter[T]{}
-	c.Backend = m
+	c.Backend, c.Fusion = m, backend.FuseNever
 	New(c) // does not fail
 	if c.Ragged {
 		m.bytes += 160*int64(c.Lanes) + 8*int64(c.Saves) // spans

@@ -63,6 +63,7 @@ type Config[T backend.Float] struct {
 	Scheme                    Scheme[T]              // makes the step in the tableau's place, or nil
 	ErrorParts                []backend.Part[T]      // beside the state, in the error norm
 	Poll                      func(backend.Progress) // called after each poll, may be nil
+	Fusion                    backend.Fusion         // whether Run makes whole solves at once
 }
 
 // Keep says what a tape keeps of every accepted step.
@@ -132,6 +133,7 @@ type Loop[T backend.Float] struct {
 	owned     []backend.Vec[T]
 	err       error // of the hook
 
+	fused    backend.Fused[T] // makes whole solves, or nil
 	recorder backend.Recorder // nil if the device has none
 	recorded Recorded
 	sequence func() // Attempt, made once
@@ -201,6 +203,10 @@ func New[T backend.Float](c Config[T]) (*Loop[T], error) {
 		}
 	case KeepDense:
 		l.keep = append([]backend.Vec[T]{l.Y.Vec, l.Trial.Vec}, l.k[:len(tab.Dense.P)]...)
+	}
+	if err := l.fuse(); err != nil {
+		l.Free()
+		return nil, err
 	}
 	return l, nil
 }
@@ -278,6 +284,10 @@ func (l *Loop[T]) StagesOf(block int) []backend.Vec[T] { return l.kOf[block] }
 // Free returns the loop's memory.
 func (l *Loop[T]) Free() {
 	l.recorded.Close()
+	if l.fused != nil {
+		l.fused.Close()
+		l.fused = nil
+	}
 	for _, v := range l.owned {
 		l.Backend.Free(v)
 	}
@@ -367,6 +377,9 @@ func (l *Loop[T]) firstStep() {
 // There is one span, or one for each lane. It returns once every lane has ended or,
 // with lanes still running, at the first poll after ctx has ended.
 func (l *Loop[T]) Run(ctx context.Context, spans ...backend.Span) (backend.Progress, error) {
+	if l.fused != nil && ctx.Err() == nil {
+		return l.runFused(ctx, spans)
+	}
 	if err := l.Start(ctx, spans...); err != nil {
 		return backend.Progress{}, err
 	}
@@ -374,27 +387,13 @@ func (l *Loop[T]) Run(ctx context.Context, spans ...backend.Span) (backend.Progr
 }
 
 // Start begins a solve, with an empty tape.
-func (l *Loop[T]) Start(ctx context.Context, spans ...backend.Span) (err error) {
-	saves, propose := 0, false
+func (l *Loop[T]) Start(ctx context.Context, spans ...backend.Span) error {
+	if err := l.begin(spans); err != nil {
+		return err
+	}
+	b, propose := l.Backend, false
 	for i := range spans {
-		saves += len(spans[i].Saves)
 		propose = propose || spans[i].H0 == 0
-	}
-	if saves != l.Saves {
-		panic("step: another number of outputs than the loop was made for")
-	}
-	b := l.Backend
-	if l.Keep != KeepNothing {
-		if r, ok := b.(backend.Reverser[T]); ok && l.Tape != nil {
-			r.Reset(l.Tape)
-		} else {
-			if l.Tape != nil {
-				l.Tape.Close()
-			}
-			if l.Tape, err = b.NewTape(l.Lanes, l.Rows, l.Cols, len(l.keep)); err != nil {
-				return err
-			}
-		}
 	}
 	l.Attempts, l.Last, l.replayed = 0, backend.Progress{Running: l.Lanes}, 0
 	b.Start(l.Clock, spans...)
@@ -407,6 +406,29 @@ func (l *Loop[T]) Start(ctx context.Context, spans ...backend.Span) (err error) 
 		l.firstStep()
 	}
 	return nil
+}
+
+// begin checks the spans and empties the tape.
+func (l *Loop[T]) begin(spans []backend.Span) (err error) {
+	saves := 0
+	for i := range spans {
+		saves += len(spans[i].Saves)
+	}
+	if saves != l.Saves {
+		panic("step: another number of outputs than the loop was made for")
+	}
+	if l.Keep == KeepNothing {
+		return nil
+	}
+	if r, ok := l.Backend.(backend.Reverser[T]); ok && l.Tape != nil {
+		r.Reset(l.Tape)
+		return nil
+	}
+	if l.Tape != nil {
+		l.Tape.Close()
+	}
+	l.Tape, err = l.Backend.NewTape(l.Lanes, l.Rows, l.Cols, len(l.keep))
+	return err
 }
 
 // Replayed says that a recording which holds a Start was replayed, of a solve that may
