@@ -21,7 +21,7 @@ func TestSolve_WaitsAndCopies(t *testing.T) {
 	}
 	for _, stepping := range []solver.Stepping{solver.Joint, solver.PerSample} {
 		counts := func(steps int) gpu.Counts {
-			s, err := solver.New(dev, m, solver.Settings{Method: solver.Euler, Step: 1 / float64(steps), Stepping: stepping})
+			s, err := solver.New(dev, m, solver.Settings{Method: solver.Euler, Step: 1 / float64(steps), Stepping: stepping, Fusion: solver.FuseNever})
 			if err != nil {
 				t.Fatal(err)
 			}
