@@ -163,7 +163,6 @@ func (d *discrete[T]) reverse(ctx context.Context, skip []bool, stats []solver.S
 	loop, m := d.rec.loop, d.mem
 	dev := m.dev
 	before := dev.MemoryUsed()
-	m.start()
 	lanes := make([]backend.Lane, loop.Lanes)
 	count := func(sign int64) error {
 		if stats == nil {
@@ -194,8 +193,7 @@ func (d *discrete[T]) reverse(ctx context.Context, skip []bool, stats []solver.S
 		if err := count(-1); err != nil {
 			return err
 		}
-		dev.Rewind(loop.Clock, loop.Tape, int64(attempts), skip)
-		if err := m.steps(ctx, attempts, first, through); err != nil {
+		if err := m.back(ctx, q == last, attempts, first, skip, through); err != nil {
 			return err
 		}
 		if err := count(1); err != nil {

@@ -31,7 +31,9 @@ type reversal[T backend.Float] struct {
 	extraA     [][]float64
 	owned      []backend.Vec[T]
 	recorded   step.Recorded
-	sequence   func() // stepBack, made once
+	sequence   func()                  // stepBack, made once
+	fuser      backend.ReverseFuser[T] // nil: steps go back one by one
+	walk       backend.Walk[T]         // of all steps
 }
 
 // costate is what goes backwards: every operation on it is linear, but for the
@@ -109,7 +111,28 @@ func newReversal[T backend.Float](d *solver.Device[T], loop *step.Loop[T], again
 		}
 		m.coef, m.extraA = append(m.coef, coef), append(m.extraA, extra)
 	}
+	if m.tangent == nil && loop.Hook == nil && loop.Fusion != backend.FuseNever {
+		m.fuser, _ = m.dev.(backend.ReverseFuser[T])
+		m.walk = backend.Walk[T]{
+			Clock: loop.Clock, Field: m.field, Formula: backend.Formula{B: tab.B, Dense: m.dense}, End: m.end, Stages: !again,
+			Lambda: m.lambda, Carry: m.carry, Theta: m.theta, Cotangents: m.cotangents,
+		}
+		for j := range loop.K {
+			m.walk.A, m.walk.C = append(m.walk.A, m.row(j)), append(m.walk.C, m.at(j).C)
+		}
+	}
 	return m, nil
+}
+
+// fused goes back over all steps on the tape at once, if the device can; begin says that
+// nothing was gone back over before.
+func (m *reversal[T]) fused(begin bool, skip []bool) bool {
+	if m.fuser == nil {
+		return false
+	}
+	w := m.walk
+	w.Tape, w.Begin, w.Skip = m.loop.Tape, begin, skip
+	return m.fuser.WalkBack(&w)
 }
 
 func (m *reversal[T]) allocate(vec func(blocks, rows, cols int) backend.Vec[T]) {
@@ -229,6 +252,22 @@ func (m *reversal[T]) state(j, block int, at backend.At) backend.Vec[T] {
 	}
 	m.dev.Combine(dst, y, at, m.row(j), m.loop.StagesOf(block))
 	return dst
+}
+
+// back goes back by the attempts on the tape, which are those from `from` down to the one
+// after `to`, at once if the device can. begin says that they are the last of the solve.
+func (m *reversal[T]) back(ctx context.Context, begin bool, from, to int, skip []bool, through *jumps[T]) error {
+	if err := context.Cause(ctx); err != nil {
+		return err
+	}
+	if m.fused(begin, skip) {
+		return nil
+	}
+	if begin {
+		m.start()
+	}
+	m.dev.Rewind(m.loop.Clock, m.loop.Tape, int64(from), skip)
+	return m.steps(ctx, from, to, through)
 }
 
 // steps goes back by the attempts from `from` down to the one after `to`.

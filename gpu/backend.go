@@ -29,6 +29,7 @@ type Backend[T backend.Float] struct {
 	args      driver.Args
 	status    *driver.Pinned // what Poll reads
 	capture   *recording[T]  // being recorded, or nil
+	sms       int            // multiprocessors of the device
 	closed    bool
 }
 
@@ -88,7 +89,7 @@ func Open[T backend.Float](opt Options) (*Backend[T], error) {
 		return nil, err
 	}
 	b := &Backend[T]{
-		d: d, name: fmt.Sprintf("cuda:%d %s", index, d.Info().Name),
+		d: d, name: fmt.Sprintf("cuda:%d %s", index, d.Info().Name), sms: d.Info().SMs,
 		functions: map[string]*driver.Function{}, modules: map[string]*driver.Module{},
 	}
 	b.pool = pool{d: d, limit: opt.MemoryLimit, free: map[int64][]driver.Ptr{}, recorded: map[*footprint]struct{}{}}

@@ -22,6 +22,7 @@ type bound[T backend.Float] struct {
 	cube   int32
 	params *vec[T]
 	narrow narrow
+	walked walked
 	arenas []arena
 	budget int64    // bytes that a wide net may keep of a chunk of rows
 	x      []matrix // of every layer of a wide net: its input,
@@ -63,7 +64,7 @@ func (b *Backend[T]) Bind(sys backend.System[T]) (backend.Field[T], error) {
 		return nil, fmt.Errorf("gpu: an MLP from %d to %d components is no right-hand side: %w: give it as many outputs as inputs",
 			m.Dim(), m.OutDim(), backend.ErrUnsupported)
 	}
-	f := &bound[T]{b: b, dim: m.Dim(), sms: b.d.Info().SMs, budget: chunkBytes}
+	f := &bound[T]{b: b, dim: m.Dim(), sms: b.sms, budget: chunkBytes}
 	for _, l := range m.Spec.Layers() {
 		x := layer{in: int32(l.In), out: int32(l.Out), act: int32(l.Act), w: l.W, b: l.B}
 		if l.HasTime {
@@ -105,6 +106,7 @@ func (f *bound[T]) Close() {
 	}
 	f.arenas = nil
 	f.b.release(f.narrow.layers, f.narrow.size)
+	f.freeWalked()
 	f.b.Free(f.params)
 }
 

@@ -43,6 +43,10 @@ type tiling struct {
 	net          narrowNet // without addresses
 	vx           int32     // of tangents
 	sum          int32     // of a block's part of the gradient, -1: in global memory
+
+	// Of a fused kernel: what its places hold, the states of these, -1 in global
+	// memory, and coefficients.
+	places, sheet, coef int32
 }
 
 // narrowLayer is NarrowLayer in kernels/narrow.cuh.
@@ -63,6 +67,8 @@ type verb struct {
 	tangent bool // a tangent of the input
 	weights int  // matrices a layer: of θ, and of its tangent
 	large   int  // samples of a large tile
+	stages  int  // of a method whose steps the kernel makes
+	alone   bool // there are no more blocks than multiprocessors
 }
 
 // planNarrow lays out shared memory for the narrow kernels, if the net is narrow.
@@ -118,12 +124,13 @@ func (f *bound[T]) planNarrow() error {
 
 // plan lays out shared memory for one kernel. Weights, and with trace a block's part
 // of the gradient, stay there if two blocks still fit a multiprocessor; else weights
-// pass through two buffers. It returns nil if that does not fit either.
+// pass through two buffers. In a fused kernel weights, gradient and states stay one by
+// one, in the order of how often they are used. It returns nil if that does not fit either.
 func (f *bound[T]) plan(v verb, rows int) (*tiling, []narrowLayer) {
 	size := int32(sizeOf[T]())
 	pack := 16 / size
 	slab := slabTerms[T]()
-	t := &tiling{family: v.family, name: fmt.Sprintf("%s_tile%d", v.family, rows), rows: rows, sum: -1}
+	t := &tiling{family: v.family, name: fmt.Sprintf("%s_tile%d", v.family, rows), rows: rows, sum: -1, sheet: -1}
 	t.net = narrowNet{layers: int32(len(f.layers)), dim: int32(f.dim), cube: f.cube}
 
 	next := int64((4*maxWidth*size + int32(rows)*(2*size+4)) / size) // TileInfo
@@ -155,6 +162,10 @@ func (f *bound[T]) plan(v verb, rows int) (*tiling, []narrowLayer) {
 		table[i] = x
 	}
 
+	if v.stages > 0 {
+		t.places, t.coef = take(placeBytes*int64(rows)/int64(size)+int64(pack)), take(int64(v.stages*rows))
+	}
+
 	limit := int64(f.b.d.Info().MaxShared)
 	half := limit / 2
 	bytes := func() int64 { return next * int64(size) }
@@ -175,12 +186,27 @@ func (f *bound[T]) plan(v verb, rows int) (*tiling, []narrowLayer) {
 			t.sum = take(n)
 		}
 	}
-	resident()
-	sum(half)
-	if bytes() > half || v.trace && t.sum < 0 {
-		t.sum = -1
-		stream()
+	if v.stages > 0 {
+		most := half
+		if stream(); v.alone || bytes() > half {
+			most = limit
+		}
+		next = base
+		if resident(); bytes() > most {
+			stream()
+		}
+		sum(most)
+		if n := int64(3+v.stages) * int64(rows) * int64(f.dim); bytes()+n*int64(size) <= most {
+			t.sheet = take(n)
+		}
+	} else {
+		resident()
 		sum(half)
+		if bytes() > half || v.trace && t.sum < 0 {
+			t.sum = -1
+			stream()
+			sum(half)
+		}
 	}
 	if bytes() > limit {
 		return nil, nil

@@ -64,24 +64,31 @@ func (b *Backend[T]) Rewind(clk backend.Clock, tp backend.Tape[T], attempts int6
 	if c.lanes != t.lanes || skip != nil && len(skip) != c.lanes {
 		panic("gpu: Rewind with another number of lanes")
 	}
-	a := rewindArgs{clk: c.view, tape: t.view, attempts: int32(attempts)}
-	if skip != nil {
-		words := make([]int32, len(skip))
-		for i, out := range skip {
-			if out {
-				words[i] = 1
-			}
-		}
-		size := 4 * int64(len(words))
-		p, ok := b.room(size)
-		if !ok {
-			return
-		}
-		defer b.release(p, size)
-		b.d.CopyHD(p, unsafe.Pointer(&words[0]), size)
-		a.skip = p
+	words, size, ok := b.flags(skip)
+	if !ok {
+		return
 	}
+	defer b.release(words, size)
+	a := rewindArgs{clk: c.view, tape: t.view, skip: words, attempts: int32(attempts)}
 	launch(b, "tape", "tape_rewind", ceilDiv(int64(c.lanes), blockSize), 0, &a)
+}
+
+// flags are the lanes of skip on the device, null for nil, in memory to release.
+func (b *Backend[T]) flags(skip []bool) (p driver.Ptr, size int64, ok bool) {
+	if skip == nil {
+		return 0, 0, true
+	}
+	words := make([]int32, len(skip))
+	for i, out := range skip {
+		if out {
+			words[i] = 1
+		}
+	}
+	size = 4 * int64(len(words))
+	if p, ok = b.room(size); ok {
+		b.d.CopyHD(p, unsafe.Pointer(&words[0]), size)
+	}
+	return p, size, ok
 }
 
 // Back goes back by one attempt.

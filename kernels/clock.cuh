@@ -63,6 +63,16 @@ struct SpanView {
     long long row;       // of tables, where lanes have their own
 };
 
+// instant_of is the time c of the way through the step of size h that begins at t and in
+// which f is evaluated from `from` until `until`. It is rounded as on the CPU, without a
+// fused multiply-add.
+__device__ inline double instant_of(double t0, double h, double from, double until, double c) {
+    const double t = __dadd_rn(t0, __dmul_rn(c, h));
+    if (c == 1 && isfinite(until)) return until;
+    // The sign counts for -0 too: before the first step was chosen.
+    return signbit(h) ? fmax(fmin(t, from), until) : fmin(fmax(t, from), until);
+}
+
 struct ClockView {
     double *reals;
     long long *wides;
@@ -93,16 +103,11 @@ struct ClockView {
     // size is the size of the step that rows speaks of.
     __device__ double size(int lane, int rows) const { return real(REAL_H + (rows >= ROWS_ACCEPTED), lane); }
 
-    // instant is the time c of the way through the step that rows speaks of. It is
-    // rounded as on the CPU, without a fused multiply-add.
+    // instant is the time c of the way through the step that rows speaks of.
     __device__ double instant(int lane, int rows, double c) const {
         const int took = rows >= ROWS_ACCEPTED;
-        const double h = real(REAL_H + took, lane);
-        const double t = __dadd_rn(real(REAL_T + took, lane), __dmul_rn(c, h));
-        const double from = real(REAL_FROM + took, lane), until = real(REAL_UNTIL + took, lane);
-        if (c == 1 && isfinite(until)) return until;
-        // The sign counts for -0 too: before the first step was chosen.
-        return signbit(h) ? fmax(fmin(t, from), until) : fmin(fmax(t, from), until);
+        return instant_of(real(REAL_T + took, lane), real(REAL_H + took, lane), real(REAL_FROM + took, lane),
+                          real(REAL_UNTIL + took, lane), c);
     }
 
     // evaluated counts an evaluation of f. One thread calls it, once for each

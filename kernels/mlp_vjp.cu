@@ -15,7 +15,7 @@
 // mlp_vjp_reduce: g += the parts, in ascending order; a block owns 32 elements.
 // Reference: mlpKernel.vjp in cpu/mlp.go.
 #include "gemm.cuh"
-#include "narrow.cuh"
+#include "narrow_vjp.cuh"
 
 // TileVjp are the operands of mlp_vjp_tileN.
 template <class T>
@@ -28,147 +28,6 @@ struct TileVjp {
     int sum;          // offset of the block's part of g in shared memory, or -1
 };
 
-// multiply_columns adds Σ_n δ[n]·w(n, output) over `terms` n for the first L lots of c
-// and the groups G. w points to the warp's first four columns; its rows are ldw apart,
-// its groups of outputs ldg.
-template <int L, class G, class T, int R>
-__device__ static void multiply_columns(T (&c)[R][4 * MAX_GROUPS], G, const T *delta, int ldd, const T *w, int ldw,
-                                        int ldg, int terms) {
-    constexpr int V = Pack<T>::N;
-#pragma unroll 1
-    for (int n = 0; n < terms; n += V) {
-        Pack<T> pd[L];
-#pragma unroll
-        for (int r = 0; r < L; r++) pd[r] = load_pack(delta + 32 * r * ldd + n);
-#pragma unroll
-        for (int v = 0; v < V; v++, w += ldw)
-#pragma unroll
-            for (int g = G::FIRST; g < G::FIRST + G::COUNT; g++)
-#pragma unroll
-                for (int j = 0; j < 4; j += V) {
-                    const Pack<T> pw = load_pack(w + g * ldg + j);
-#pragma unroll
-                    for (int u = 0; u < V; u++)
-#pragma unroll
-                        for (int r = 0; r < L; r++)
-                            c[r][4 * g + j + u] = fma(pd[r].v[v], pw.v[u], c[r][4 * g + j + u]);
-                }
-    }
-}
-
-// product_back computes W_lᵀ·δ for the tile into c, ascending in δ's components.
-template <class T, int R>
-__device__ static void product_back(T (&c)[R][4 * MAX_GROUPS], const Share<T, R> &share, Weights<T, 1> &weights,
-                                    const NarrowLayer &ly, const T *delta) {
-    const NarrowNet<T> &net = weights.net;
-    clear<T, R>(c);
-    const int ldd = row_stride<T>(ly.out), rows = round4(ly.out);
-    const T *lane = delta + (threadIdx.x % 32 + 32 * share.lot) * ldd;
-    const int column = 4 * share.group;
-    const int step = net.resident ? rows : SLAB<T>;
-#pragma unroll 1
-    for (int n = 0; n < ly.out; n += step) {
-        const T *w;
-        int ldw, ldg;
-        if (net.resident) { // [in/SLAB][rows][SLAB]
-            w = weights.shared + ly.slab + column / SLAB<T> * rows * SLAB<T> + column % SLAB<T>;
-            ldw = SLAB<T>;
-            ldg = 4 * WARPS * rows;
-        } else {
-            w = weights.next() + column;
-            ldw = MAX_WIDTH;
-            ldg = 4 * WARPS;
-        }
-        const int terms = min(step, ly.out - n);
-        if (!share.split)
-            in_groups(share.count, [&](auto g) { multiply_columns<R>(c, g, lane + n, ldd, w, ldw, ldg, terms); });
-        else if (share.count > 0)
-            multiply_columns<1>(c, Groups<1, 0>(), lane + n, ldd, w, ldw, ldg, terms);
-    }
-}
-
-// tile_weights adds Σ_m w_m·δ_m x_mᵀ over the tile's samples, m ascending, to the
-// layer's weight in sum. A warp owns groups of four rows, a lane C columns; this is for
-// the groups G.
-template <int C, class G, class T, int ROWS>
-__device__ static void tile_weights(T *sum, G, const NarrowLayer &ly, const T *delta, const T *x,
-                                    const TileInfo<T, ROWS> &info, int valid) {
-    constexpr int V = Pack<T>::N;
-    const int lane = threadIdx.x % 32, row = 4 * (threadIdx.x / 32 + WARPS * G::FIRST);
-    const int ldd = row_stride<T>(ly.out), ldx = row_stride<T>(ly.in);
-    T c[4 * G::COUNT][C];
-#pragma unroll
-    for (int j = 0; j < 4 * G::COUNT; j++)
-#pragma unroll
-        for (int i = 0; i < C; i++) c[j][i] = 0;
-    int column[C];
-#pragma unroll
-    for (int i = 0; i < C; i++) column[i] = min(lane + 32 * i, ly.in - 1);
-    const T *d = delta + row;
-#pragma unroll(sizeof(T) == 4 ? 2 : 1)
-    for (int m = 0; m < valid; m++, d += ldd, x += ldx) {
-        const T w = info.weight[m];
-        T xw[C];
-#pragma unroll
-        for (int i = 0; i < C; i++) xw[i] = w * x[column[i]];
-#pragma unroll
-        for (int g = 0; g < G::COUNT; g++)
-#pragma unroll
-            for (int j = 0; j < 4; j += V) {
-                const Pack<T> pd = load_pack(d + 4 * WARPS * g + j);
-#pragma unroll
-                for (int v = 0; v < V; v++)
-#pragma unroll
-                    for (int i = 0; i < C; i++) c[4 * g + j + v][i] = fma(pd.v[v], xw[i], c[4 * g + j + v][i]);
-            }
-    }
-    // Registers cannot be indexed: shift them instead.
-    T *to = sum + ly.w + lane;
-#pragma unroll 1
-    for (int n = row; n < row + 4 * WARPS * G::COUNT; n += 4 * WARPS) {
-#pragma unroll
-        for (int j = 0; j < 4; j++)
-#pragma unroll
-            for (int i = 0; i < C; i++)
-                if (n + j < ly.out && lane + 32 * i < ly.in) to[(n + j) * ly.ld() + 32 * i] += c[j][i];
-#pragma unroll
-        for (int j = 0; j + 4 < 4 * G::COUNT; j++)
-#pragma unroll
-            for (int i = 0; i < C; i++) c[j][i] = c[j + 4][i];
-    }
-}
-
-// tile_biases does the same for the bias, and for the time column: a thread an element.
-template <class T, int ROWS>
-__device__ static void tile_biases(T *sum, const NarrowLayer &ly, const T *delta, const TileInfo<T, ROWS> &info, int valid) {
-    const int n = threadIdx.x % MAX_WIDTH;
-    const bool time = threadIdx.x >= MAX_WIDTH;
-    if (n >= ly.out || (time && !ly.time)) return;
-    const int ldd = row_stride<T>(ly.out);
-    T s = 0;
-#pragma unroll 2
-    for (int m = 0; m < valid; m++) {
-        const T d = info.weight[m] * delta[m * ldd + n];
-        s = time ? fma(info.time[m], d, s) : s + d;
-    }
-    T *to = sum + (time ? ly.w + n * ly.ld() + ly.in : ly.bias() + n);
-    *to += s;
-}
-
-// time_part is Σ_n δ[n]·w_t[n] of one sample, n ascending.
-template <class T>
-__device__ static T time_part(const T *delta, const T *column, int out) {
-    T s = 0;
-#pragma unroll 1
-    for (int n = 0; n < out; n += Pack<T>::N) {
-        const Pack<T> d = load_pack(delta + n), w = load_pack(column + n);
-#pragma unroll
-        for (int v = 0; v < Pack<T>::N; v++)
-            if (n + v < out) s = fma(d.v[v], w.v[v], s);
-    }
-    return s;
-}
-
 template <class T, int R>
 __device__ static void vjp_tiles(const MlpRows<T> &rows, const NarrowNet<T> &net, const TileVjp<T> &p) {
     constexpr int ROWS = 32 * R;
@@ -178,115 +37,47 @@ __device__ static void vjp_tiles(const MlpRows<T> &rows, const NarrowNet<T> &net
     rows.evaluated();
     // A block's tiles follow each other, so that the parts of g ascend with the rows.
     const int count = rows.count(), tiles = (count + ROWS - 1) / ROWS, run = (tiles + gridDim.x - 1) / gridDim.x;
-    const int from = blockIdx.x * run, to = min(from + run, tiles);
-    if (from >= to) return;
-    T *part = p.partial ? p.partial + (long long)blockIdx.x * p.params : nullptr;
-    T *sum = p.sum >= 0 ? shared + p.sum : part;
-    const int last = net.layers - 1;
-
-    if (part) {
+    const int from = blockIdx.x * run;
+    int left = min(run, tiles - from);
+    if (left <= 0) return;
+    // These are functions, so that no registers hold them.
+    const auto part = [&] { return p.partial ? p.partial + (long long)blockIdx.x * p.params : nullptr; };
+    const auto sum = [&] { return p.partial && p.sum >= 0 ? shared + p.sum : part(); };
+    if (p.partial) {
 #pragma unroll 1
-        for (int e = threadIdx.x; e < p.params; e += THREADS) sum[e] = 0;
+        for (int e = threadIdx.x; e < p.params; e += THREADS) sum()[e] = 0;
     }
     Weights<T, 1> weights(net, shared, p.az ? 0 : 1);
     weights.load();
 #pragma unroll 1
-    for (int tile = from; tile < to; tile++) {
-        const int valid = min(count - tile * ROWS, ROWS);
+    for (int tile = from; left > 0; tile++, left--) {
+        const int valid = min(rows.count() - tile * ROWS, ROWS);
         __syncthreads(); // the tile before may still be in use
         weights.begin();
-        load_rows(info, rows, tile * ROWS, valid, part != nullptr);
+        load_rows(info, rows, tile * ROWS, valid, p.partial);
         __syncthreads();
         load_input(shared + net.layer[0].x, info, net, p.z, valid);
         weights.loaded();
         __syncthreads();
-#pragma unroll 1
-        for (int l = 0; l <= last; l++) {
-            const NarrowLayer ly = net.layer[l];
-            info.load_layer(net.theta, ly);
-            const Share<T, R> share(ly.out);
-            T c[R][4 * MAX_GROUPS];
-            product(c, share, weights, ly, shared + ly.x);
-            // s waits where σ' will be.
-            const int ld = row_stride<T>(ly.out);
-            T *slope = shared + ly.d, *next = l < last ? shared + net.layer[l + 1].x : nullptr;
-            put(c, share, slope, ld);
-            __syncthreads();
-            for_elements(ROWS, round4(ly.out), [&](int m, int n) {
-                Activated<T> r = {0, 0};
-                if (n < ly.out && m < valid) {
-                    r = activate<true>(ly.act, slope[m * ld + n] + info.shift(ly, m, n));
-                    if (l == last) {
-                        const long long e = (long long)info.row[m] * ly.out + n;
-                        if (p.dz) p.dz[e] = r.y;
-                        r.slope *= p.a[e];
-                    }
-                }
-                slope[m * ld + n] = r.slope;
-                if (l < last) next[m * ld + n] = r.y;
+        tile_forward<true, T, R>(
+            weights, info, [&](int m) { return m < valid; },
+            [&](int m, int n, Activated<T> &r) {
+                const long long e = (long long)info.row[m] * net.dim + n;
+                if (p.dz) p.dz[e] = r.y;
+                r.slope *= p.a[e];
             });
-            __syncthreads();
-        }
-        T at = 0;
-#pragma unroll 1
-        for (int l = last; l >= 0; l--) {
-            const NarrowLayer ly = net.layer[l];
-            const T *delta = shared + ly.d, *x = shared + ly.x;
-            const int ldd = row_stride<T>(ly.out), ldx = row_stride<T>(ly.in);
-            const bool timed = p.at && ly.time;
-            if (timed) info.load_layer(net.theta, ly);
-            if (part) {
-                in_groups(groups_of(threadIdx.x / 32, round4(ly.out) / 4), [&](auto g) {
-                    if (ly.in > 64)
-                        tile_weights<4>(sum, g, ly, delta, x, info, valid);
-                    else if (ly.in > 32)
-                        tile_weights<2>(sum, g, ly, delta, x, info, valid);
-                    else
-                        tile_weights<1>(sum, g, ly, delta, x, info, valid);
-                });
-                tile_biases(sum, ly, delta, info, valid);
-            }
-            if (timed) {
-                __syncthreads(); // the time column is there
-                if (threadIdx.x < ROWS) at += time_part(delta + threadIdx.x * ldd, info.column, ly.out);
-            }
-            if (l == 0 && !p.az) break;
-            const Share<T, R> share(ly.in);
-            T c[R][4 * MAX_GROUPS];
-            product_back(c, share, weights, ly, delta);
-            if (l > 0) { // δ takes the place of σ'
-                T *slope = shared + net.layer[l - 1].d;
-                const int lane = threadIdx.x % 32;
-                share.each(c, [&](int lot, int group, const T *four) {
-                    T *to = slope + (lane + 32 * lot) * ldx + 4 * group;
-#pragma unroll
-                    for (int j = 0; j < 4; j += Pack<T>::N) {
-                        Pack<T> d = load_pack(to + j);
-#pragma unroll
-                        for (int v = 0; v < Pack<T>::N; v++) d.v[v] *= four[j + v];
-                        store_pack(to + j, d);
-                    }
-                });
-                __syncthreads();
-            } else {
-                __syncthreads(); // x_0 is not needed any more
-                T *staged = shared + ly.x;
-                put(c, share, staged, ldx);
-                __syncthreads();
-                for_elements(valid, ly.in, [&](int m, int n) {
-                    const long long e = (long long)info.row[m] * ly.in + n;
-                    T v = p.alpha * staged[m * ldx + n];
-                    if (net.cube) v *= input_slope(true, p.z[e]);
-                    p.az[e] = v;
-                });
-            }
-        }
+        const T at = tile_back<T, R>(weights, info, sum(), valid, p.az, p.at, [&](int m, int n, T v) {
+            const long long e = (long long)info.row[m] * net.dim + n;
+            v *= p.alpha;
+            if (net.cube) v *= input_slope(true, p.z[e]);
+            p.az[e] = v;
+        });
         if (p.at && (int)threadIdx.x < valid) p.at[info.row[threadIdx.x]] = p.alpha * at;
     }
-    if (part && p.sum >= 0) {
+    if (p.partial && p.sum >= 0) {
         __syncthreads();
 #pragma unroll 1
-        for (int e = threadIdx.x; e < p.params; e += THREADS) part[e] = sum[e];
+        for (int e = threadIdx.x; e < p.params; e += THREADS) part()[e] = sum()[e];
     }
 }
 
@@ -483,22 +274,13 @@ struct Reduce {
 
 template <class T>
 __device__ static void reduce(const MlpRows<T> &rows, const Reduce<T> &p) {
-    __shared__ T sum[WARPS][32];
     const int count = min(rows.count() - p.first, p.chunk);
     if (count <= 0) return;
     const int units = (count + p.run - 1) / p.run, share = (units + p.blocks - 1) / p.blocks;
-    const int parts = (units + share - 1) / share, each = (parts + WARPS - 1) / WARPS;
-    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-    const int e = blockIdx.x * 32 + lane;
-    T s = 0;
-    if (e < p.params)
-        for (int i = warp * each; i < min(warp * each + each, parts); i++) s += p.partial[(long long)i * p.params + e];
-    sum[warp][lane] = s;
-    __syncthreads();
-    if (warp > 0 || e >= p.params) return;
-    T g = p.g[e];
-    for (int w = 0; w < WARPS; w++) g += sum[w][lane];
-    p.g[e] = g;
+    const int parts = (units + share - 1) / share, e = blockIdx.x * 32 + threadIdx.x % 32;
+    const bool mine = threadIdx.x < 32 && e < p.params;
+    const T g = add_parts(mine ? p.g[e] : T(0), p.partial, e, p.params, parts);
+    if (mine) p.g[e] = g;
 }
 extern "C" __global__ void __launch_bounds__(THREADS) mlp_vjp_reduce_f32(MlpRows<float> rows, Reduce<float> p) {
     reduce(rows, p);

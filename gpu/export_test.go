@@ -1,0 +1,7 @@
+//go:build cuda && cgo && linux && amd64
+
+package gpu
+
+// Pretend lets fields that are bound from now on take the device for one of so many
+// multiprocessors.
+func (b *Backend[T]) Pretend(multiprocessors int) { b.sms = multiprocessors }
