@@ -132,6 +132,7 @@ struct Reversal {
             any |= takes;
         }
         for (int d = 16; d > 0; d /= 2) any |= __shfl_xor_sync(~0u, any, d);
+        __syncwarp(); // all have read queue
         if (threadIdx.x == 0) at().any = any, at().queue = queue;
     }
 
