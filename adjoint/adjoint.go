@@ -20,9 +20,10 @@ type Settings struct {
 	Store Store
 	// Budget, if not 0, limits the bytes that Discrete keeps of the steps. Where it
 	// is not enough for the state of every step, states are kept at some of them,
-	// and the steps between are made again. The gradient is the same to the last
-	// bit; but for the order in which dL/dθ is summed, and so its rounding, on a device
-	// that goes back over all steps on a tape at once. A budget that is too small for that is refused with the smallest one.
+	// and the steps between are made again. The gradient is the same to the last bit,
+	// except that a device which goes back over all steps on a tape at once then sums
+	// dL/dθ in another order. A budget that is too small for that is refused with the
+	// smallest one.
 	// HostBudget is for more of such states, in the host's memory, once the device's
 	// is used up; it needs a Budget.
 	Budget, HostBudget int64

@@ -321,7 +321,7 @@ struct Reversal {
         if (!(at().any & what) && j > 0) return;
         prepare(j, what, true, weights);
         if (!(at().any & what)) return;
-                tile_forward<true, T, R>(
+        tile_forward<true, T, R>(
             weights, info(), [&](int m) { return takes(m, what); },
             [&](int m, int d, Activated<T> &r) { r.slope *= k(j)[m * dim() + d]; });
         const bool cube = weights.net.cube;

@@ -229,10 +229,10 @@ func (d *Device[T]) run(ctx context.Context, loop *step.Loop[T], z0 []T, g grid,
 		return sol, nil
 	}
 	s.dev.Upload(loop.Y.Of[0], z0)
-	sol.Fused = loop.Fused()
 	if err := drive(g.spans(&s.set)); err != nil {
 		return nil, err
 	}
+	sol.Fused = loop.Fused()
 	if loop.Table != nil {
 		if err := d.Fetch(sol, sol.Y, loop.Table); err != nil {
 			return nil, fmt.Errorf("solver: %w", err)

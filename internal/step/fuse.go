@@ -9,8 +9,8 @@ import (
 	"github.com/seed-5f5774c8/neuralode/backend"
 )
 
-// Fused reports whether Run makes whole solves at once.
-func (l *Loop[T]) Fused() bool { return l.fused != nil }
+// Fused reports whether the last solve was made at once.
+func (l *Loop[T]) Fused() bool { return l.atOnce }
 
 // fuse prepares solves at once, where the device can make them.
 func (l *Loop[T]) fuse() (err error) {
@@ -57,6 +57,7 @@ func (l *Loop[T]) runFused(ctx context.Context, spans []backend.Span) (backend.P
 	if err := l.begin(spans); err != nil {
 		return backend.Progress{}, err
 	}
+	l.atOnce = true
 	p, err := l.fused.Solve(ctx, l.Tape, spans...)
 	l.Attempts, l.Last, l.replayed = int(p.Attempts), p, 0
 	return p, err

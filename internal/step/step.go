@@ -134,6 +134,7 @@ type Loop[T backend.Float] struct {
 	err       error // of the hook
 
 	fused    backend.Fused[T] // makes whole solves, or nil
+	atOnce   bool             // it made the last one
 	recorder backend.Recorder // nil if the device has none
 	recorded Recorded
 	sequence func() // Attempt, made once
@@ -395,7 +396,7 @@ func (l *Loop[T]) Start(ctx context.Context, spans ...backend.Span) error {
 	for i := range spans {
 		propose = propose || spans[i].H0 == 0
 	}
-	l.Attempts, l.Last, l.replayed = 0, backend.Progress{Running: l.Lanes}, 0
+	l.Attempts, l.Last, l.replayed, l.atOnce = 0, backend.Progress{Running: l.Lanes}, 0, false
 	b.Start(l.Clock, spans...)
 	l.err = nil
 	l.hook(Hook[T].Begin)
