@@ -47,11 +47,14 @@ type Custom[T backend.Float] struct {
 	BackF    func(t float64, z, theta, a, az, atheta []T) (at float64)
 	ForwardF func(t float64, z, theta, v, w, jv []T)
 	SecondF  func(t float64, z, theta, a, v, b, w, bz, btheta []T)
+	CUDA     Source // what a CUDA device computes in the place of F, BackF and ForwardF; without Eval, f runs on the CPU
 }
 
 var (
 	_ VJPer[float32] = (*Custom[float32])(nil)
 	_ JVPer[float64] = (*Custom[float64])(nil)
+
+	_ Sourcer[float64] = (*Custom[float64])(nil)
 )
 
 // Dim is N.
