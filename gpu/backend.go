@@ -200,9 +200,6 @@ func (b *Backend[T]) function(family, name string) (*driver.Function, error) {
 // launch enqueues blocks of blockSize threads. args is the struct that the kernel
 // takes by value; it may be used again when launch returns.
 func launch[T backend.Float, A any](b *Backend[T], family, name string, blocks, shared int64, args *A) {
-	if blocks == 0 {
-		return
-	}
 	if blocks > math.MaxInt32 {
 		b.fail(fmt.Errorf("gpu: %s needs %d blocks of threads: %w: use a smaller batch", name, blocks, backend.ErrUnsupported))
 		return
@@ -210,6 +207,14 @@ func launch[T backend.Float, A any](b *Backend[T], family, name string, blocks, 
 	f, err := b.function(family, name)
 	if err != nil {
 		b.fail(err)
+		return
+	}
+	launchFunction(b, f, blocks, shared, args)
+}
+
+// launchFunction is launch of a kernel that is at hand, of at most MaxInt32 blocks.
+func launchFunction[T backend.Float, A any](b *Backend[T], f *driver.Function, blocks, shared int64, args *A) {
+	if blocks == 0 {
 		return
 	}
 	raw := unsafe.Slice((*byte)(unsafe.Pointer(args)), unsafe.Sizeof(*args))

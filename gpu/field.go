@@ -7,6 +7,7 @@ import (
 	"fmt"
 
 	"github.com/seed-5f5774c8/neuralode/backend"
+	"github.com/seed-5f5774c8/neuralode/field"
 	"github.com/seed-5f5774c8/neuralode/gpu/internal/driver"
 	"github.com/seed-5f5774c8/neuralode/mlp"
 )
@@ -15,19 +16,34 @@ import (
 // memory go through all layers in one launch (field_narrow.go), others layer by
 // layer (field_wide.go).
 type bound[T backend.Float] struct {
-	b      *Backend[T]
-	dim    int
+	core[T]
 	sms    int // multiprocessors of the device
 	layers []layer
 	cube   int32
-	params *vec[T]
 	narrow narrow
 	walked walked
-	arenas []arena
 	budget int64    // bytes that a wide net may keep of a chunk of rows
 	x      []matrix // of every layer of a wide net: its input,
 	delta  []matrix // and σ' and then δ at its output
+}
+
+// core is what every bound right-hand side has.
+type core[T backend.Float] struct {
+	b      *Backend[T]
+	dim    int
+	params *vec[T]
+	arenas []arena
 	closed bool
+}
+
+// newCore puts θ on the device.
+func newCore[T backend.Float](b *Backend[T], sys backend.System[T]) (core[T], error) {
+	v, err := b.NewVec(1, 1, sys.NumParams())
+	if err != nil {
+		return core[T]{}, err
+	}
+	b.Upload(v, sys.Params())
+	return core[T]{b: b, dim: sys.Dim(), params: v.(*vec[T])}, nil
 }
 
 // layer is mlp.Layer with the time column counted apart.
@@ -48,15 +64,23 @@ type arena struct {
 	size int64
 }
 
-// Bind prepares an *mlp.Model.
+// Bind prepares an *mlp.Model, or compiles a field.Sourcer.
 func (b *Backend[T]) Bind(sys backend.System[T]) (backend.Field[T], error) {
 	if !b.live() {
 		return nil, b.takeErr()
 	}
-	m, ok := sys.(*mlp.Model[T])
-	if !ok {
-		return nil, fmt.Errorf("gpu: Bind of a %T: %w: give an *mlp.Model, or use the CPU backend", sys, backend.ErrUnsupported)
+	switch s := sys.(type) {
+	case *mlp.Model[T]:
+		return b.bindMLP(s)
+	case field.Sourcer[T]:
+		if s.Source().Eval != "" {
+			return b.bindSource(s)
+		}
 	}
+	return nil, fmt.Errorf("gpu: Bind of a %T: %w: give an *mlp.Model, equations (expr.Parse) or CUDA source (field.Sourcer), or use the CPU backend", sys, backend.ErrUnsupported)
+}
+
+func (b *Backend[T]) bindMLP(m *mlp.Model[T]) (backend.Field[T], error) {
 	if err := m.Validate(); err != nil {
 		return nil, err
 	}
@@ -64,7 +88,7 @@ func (b *Backend[T]) Bind(sys backend.System[T]) (backend.Field[T], error) {
 		return nil, fmt.Errorf("gpu: an MLP from %d to %d components is no right-hand side: %w: give it as many outputs as inputs",
 			m.Dim(), m.OutDim(), backend.ErrUnsupported)
 	}
-	f := &bound[T]{b: b, dim: m.Dim(), sms: b.sms, budget: chunkBytes}
+	f := &bound[T]{sms: b.sms, budget: chunkBytes}
 	for _, l := range m.Spec.Layers() {
 		x := layer{in: int32(l.In), out: int32(l.Out), act: int32(l.Act), w: l.W, b: l.B}
 		if l.HasTime {
@@ -75,12 +99,10 @@ func (b *Backend[T]) Bind(sys backend.System[T]) (backend.Field[T], error) {
 	if m.Spec.Input == mlp.InputCube {
 		f.cube = 1
 	}
-	v, err := b.NewVec(1, 1, m.NumParams())
-	if err != nil {
+	var err error
+	if f.core, err = newCore(b, backend.System[T](m)); err != nil {
 		return nil, err
 	}
-	f.params = v.(*vec[T])
-	b.Upload(v, m.Theta)
 	if err := f.planNarrow(); err != nil {
 		f.Close()
 		return nil, err
@@ -92,11 +114,11 @@ func (b *Backend[T]) Bind(sys backend.System[T]) (backend.Field[T], error) {
 	return f, nil
 }
 
-func (f *bound[T]) Dim() int               { return f.dim }
-func (f *bound[T]) NumParams() int         { return f.params.cols }
-func (f *bound[T]) Params() backend.Vec[T] { return f.params }
+func (f *core[T]) Dim() int               { return f.dim }
+func (f *core[T]) NumParams() int         { return f.params.cols }
+func (f *core[T]) Params() backend.Vec[T] { return f.params }
 
-func (f *bound[T]) Close() {
+func (f *core[T]) Close() {
 	if f.closed {
 		return
 	}
@@ -105,13 +127,19 @@ func (f *bound[T]) Close() {
 		f.b.release(a.ptr, a.size)
 	}
 	f.arenas = nil
-	f.b.release(f.narrow.layers, f.narrow.size)
-	f.freeWalked()
 	f.b.Free(f.params)
 }
 
+func (f *bound[T]) Close() {
+	if !f.closed {
+		f.b.release(f.narrow.layers, f.narrow.size)
+		f.freeWalked()
+	}
+	f.core.Close()
+}
+
 // open says whether a call may run, and latches the reason if not.
-func (f *bound[T]) open() bool {
+func (f *core[T]) open() bool {
 	if !f.b.live() {
 		return false
 	}
@@ -123,7 +151,7 @@ func (f *bound[T]) open() bool {
 }
 
 // operand is the device memory of a 1×rows×cols operand, 0 for nil.
-func (f *bound[T]) operand(v backend.Vec[T], rows, cols int) driver.Ptr {
+func (f *core[T]) operand(v backend.Vec[T], rows, cols int) driver.Ptr {
 	if v == nil {
 		return 0
 	}
@@ -135,7 +163,7 @@ func (f *bound[T]) operand(v backend.Vec[T], rows, cols int) driver.Ptr {
 }
 
 // reserve returns n bytes that nothing enqueued later than this call's launches uses.
-func (f *bound[T]) reserve(n int64) (carve, bool) {
+func (f *core[T]) reserve(n int64) (carve, bool) {
 	var largest int64
 	for _, a := range f.arenas {
 		if a.size >= n {
@@ -269,12 +297,7 @@ type products[T backend.Float] struct {
 	timesH              bool
 }
 
-// VJP computes vector-Jacobian products.
-func (f *bound[T]) VJP(at backend.At, v backend.VJP[T]) {
-	if !f.open() {
-		return
-	}
-	_, rows, _ := v.Z.Shape()
+func (f *core[T]) products(v *backend.VJP[T], rows int) products[T] {
 	o := products[T]{
 		z: f.operand(v.Z, rows, f.dim), a: f.operand(v.A, rows, f.dim),
 		dz: f.operand(v.DZ, rows, f.dim), az: f.operand(v.AZ, rows, f.dim), at: f.operand(v.AT, rows, 1),
@@ -283,6 +306,16 @@ func (f *bound[T]) VJP(at backend.At, v backend.VJP[T]) {
 	if v.G != nil {
 		o.g = f.operand(v.G, 1, f.params.cols)
 	}
+	return o
+}
+
+// VJP computes vector-Jacobian products.
+func (f *bound[T]) VJP(at backend.At, v backend.VJP[T]) {
+	if !f.open() {
+		return
+	}
+	_, rows, _ := v.Z.Shape()
+	o := f.products(&v, rows)
 	switch {
 	case o.az == 0 && o.at == 0 && v.G == nil && o.dz == 0:
 		f.count(at, rows)
@@ -303,12 +336,7 @@ func (f *bound[T]) VJP(at backend.At, v backend.VJP[T]) {
 // tangents are the operands of a JVP on the device.
 type tangents struct{ z, v, w, dz, jv driver.Ptr }
 
-// JVP computes Jacobian-vector products.
-func (f *bound[T]) JVP(at backend.At, j backend.JVP[T]) {
-	if !f.open() {
-		return
-	}
-	_, rows, _ := j.Z.Shape()
+func (f *core[T]) tangents(j *backend.JVP[T], rows int) tangents {
 	o := tangents{
 		z: f.operand(j.Z, rows, f.dim), v: f.operand(j.V, rows, f.dim),
 		dz: f.operand(j.DZ, rows, f.dim), jv: f.operand(j.JV, rows, f.dim),
@@ -316,6 +344,16 @@ func (f *bound[T]) JVP(at backend.At, j backend.JVP[T]) {
 	if j.W != nil {
 		o.w = f.operand(j.W, 1, f.params.cols)
 	}
+	return o
+}
+
+// JVP computes Jacobian-vector products.
+func (f *bound[T]) JVP(at backend.At, j backend.JVP[T]) {
+	if !f.open() {
+		return
+	}
+	_, rows, _ := j.Z.Shape()
+	o := f.tangents(&j, rows)
 	kinds := &f.narrow.jvp
 	if j.W != nil {
 		kinds = &f.narrow.jvpW

@@ -11,12 +11,32 @@ import (
 	"fmt"
 )
 
-//go:embed ptx/*.ptx
+//go:embed ptx/*.ptx *.cuh
 var files embed.FS
 
 // Targets are the compute capabilities that the kernels are compiled for, the highest
 // first, as in sm_80.
 var targets = [...]int{80, 60}
+
+// Headers returns the sources that kernels include, by name, for those that are compiled
+// when the program runs.
+func Headers() map[string]string {
+	list, err := files.ReadDir(".")
+	if err != nil {
+		panic(err) // they are part of the program
+	}
+	headers := map[string]string{}
+	for _, f := range list {
+		if !f.IsDir() {
+			text, err := files.ReadFile(f.Name())
+			if err != nil {
+				panic(err)
+			}
+			headers[f.Name()] = string(text)
+		}
+	}
+	return headers
+}
 
 // PTX returns a family's kernels for the highest target that a device of the given
 // compute capability, as in sm_80, runs.

@@ -107,6 +107,13 @@ func available() error {
 	return e
 }
 
+// driverVersion is 1000·major + 10·minor.
+func driverVersion() (version, code int) {
+	var v C.int
+	code = int(C.cuDriverGetVersion(&v))
+	return int(v), code
+}
+
 func errorName(code int) (name, text string) {
 	var n, t *C.char
 	C.cuGetErrorName(C.CUresult(code), &n)

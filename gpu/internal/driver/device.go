@@ -22,6 +22,7 @@ type Info struct {
 	TotalMem     int64  // bytes
 	SMs          int    // multiprocessors
 	MaxShared    int    // bytes of shared memory that a block may opt in to
+	CUDA         int    // version of CUDA that the driver is of, as in 12 for 12.8
 }
 
 // Capability is the compute capability as in sm_80.
@@ -73,6 +74,11 @@ func describe(index int) (Info, error) {
 			return in, newError("cuDeviceGetAttribute", "", code(err))
 		}
 	}
+	v, c := driverVersion()
+	if c != 0 {
+		return in, newError("cuDriverGetVersion", "", c)
+	}
+	in.CUDA = v / 1000
 	return in, nil
 }
 
