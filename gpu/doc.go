@@ -4,6 +4,10 @@
 //
 // and the Runge-Kutta verbs, by the CUDA kernels of package kernels.
 //
+// A whole solve whose samples step alone is one launch where the network is narrow.
+// Right-hand sides given as equations or CUDA source are compiled when they are bound, by
+// NVRTC if it is there.
+//
 // It is built with -tags cuda, cgo and CUDA's header cuda.h, on linux/amd64. A
 // program built so starts on any machine: the driver is loaded at run time, and [Open]
 // says why there is no device. Without the tag the package is a stub whose Open
