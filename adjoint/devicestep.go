@@ -30,9 +30,12 @@ type DeviceStep[T backend.Float] struct {
 }
 
 // StepOnDevice makes such a step. Where a device records, the first step with s runs verb
-// by verb and those after it are replayed: as one recording with fixed steps, unless
-// there are many, and else as one for what comes before the solve, one for every
-// attempted step, one for the loss, one for every step back and one for what follows.
+// by verb and those after it are replayed: as one recording where the device solves and
+// goes back at once, and with fixed steps, unless there are many; else as one for what
+// comes before the solve, one for every attempted step, one for the loss, one for every
+// step back and one for what follows. In one recording a sample that did not reach the
+// last of Times is no error, and only the loss tells: there may have been no room on the
+// tape for all steps, which there is in a first step with another DeviceStep.
 // The error wraps solver.ErrIncomplete if a sample did not reach the last of Times, and
 // After was not called then. Call it from within [solver.Solver.OnDevice].
 func (a *Adjoint[T]) StepOnDevice(ctx context.Context, d *solver.Device[T], s *DeviceStep[T]) error {
@@ -82,7 +85,9 @@ type replay[T backend.Float] struct {
 	loop     *step.Loop[T]
 	back     *reversal[T]
 	recorder backend.Recorder
-	attempts int // of the last solve, and of every one with fixed steps
+	attempts int  // of the last solve, and of every one with fixed steps
+	fused    bool // the device solves at once
+	walked   bool // the device goes back at once, which it does if it solves so
 
 	whole, before, loss, after step.Recorded
 	// What they record, made once: all, start, derive and finish, with ctx.
@@ -123,8 +128,12 @@ func (d *discrete[T]) deviceStep(ctx context.Context, dev *solver.Device[T], s *
 	if err := plainStep[T](ctx, d, dev, s); err != nil {
 		return err
 	}
-	if r, ok := dev.Backend.(backend.Recorder); ok && d.rec.limit == nil {
-		*p = replay[T]{s: s, dev: dev, loop: d.rec.loop, back: d.mem, recorder: r, attempts: d.rec.loop.Attempts}
+	fused, walked := d.rec.loop.Fused(), d.mem.walked
+	if r, ok := dev.Backend.(backend.Recorder); ok && d.rec.limit == nil && (walked || !fused) {
+		*p = replay[T]{
+			s: s, dev: dev, loop: d.rec.loop, back: d.mem, recorder: r, attempts: d.rec.loop.Attempts,
+			fused: fused, walked: walked,
+		}
 		p.begin()
 	}
 	return nil
@@ -138,6 +147,10 @@ func (p *replay[T]) run(ctx context.Context) error {
 		return err
 	}
 	p.ctx = ctx
+	if p.fused {
+		p.whole.Run(p.recorder, 1, p.enqueueAll)
+		return nil
+	}
 	if fixed && p.attempts <= most && p.whole.Replay(p.recorder, 1, p.enqueueAll) {
 		return nil
 	}
@@ -157,6 +170,9 @@ func (p *replay[T]) run(ctx context.Context) error {
 		p.attempts = p.loop.Attempts
 	}
 	p.loss.Run(p.recorder, 1, p.enqueueLoss)
+	if p.walked {
+		return nil
+	}
 	p.rewind()
 	if err := p.back.recorded.Chunks(ctx, p.recorder, p.attempts, p.back.sequence); err != nil {
 		return err
@@ -165,13 +181,18 @@ func (p *replay[T]) run(ctx context.Context) error {
 	return nil
 }
 
-// all enqueues a step with fixed steps.
+// all enqueues a step that is made at once, or with fixed steps.
 func (p *replay[T]) all() {
 	p.start()
-	for range p.attempts {
-		p.loop.Attempt()
+	if !p.fused {
+		for range p.attempts {
+			p.loop.Attempt()
+		}
 	}
 	p.derive()
+	if p.walked {
+		return
+	}
 	p.rewind()
 	for range p.attempts {
 		p.back.stepBack()
@@ -179,16 +200,27 @@ func (p *replay[T]) all() {
 	p.finish()
 }
 
+// start begins the solve, and where it is made at once ends it.
 func (p *replay[T]) start() {
 	p.s.Before()
 	p.dev.Backend.Copy(p.loop.Y.Of[0], p.s.States.Block(0))
+	if p.fused {
+		p.loop.Enqueue(p.spans)
+		return
+	}
 	_ = p.loop.Start(p.ctx, p.spans...) // which does not fail: there is a tape
 }
 
+// derive is what follows the solve, up to the steps back or the end.
 func (p *replay[T]) derive() {
 	p.s.outputs(p.dev.Backend, p.loop.Table)
 	p.s.Loss(p.loop.Clock)
 	p.back.cotangentsAt(p.s.Jumps, p.s.DLdz)
+	if p.walked {
+		p.back.fused(true, nil) // as the first time
+		p.finish()
+		return
+	}
 	p.back.start()
 }
 

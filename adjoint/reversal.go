@@ -34,6 +34,7 @@ type reversal[T backend.Float] struct {
 	sequence   func()                  // stepBack, made once
 	fuser      backend.ReverseFuser[T] // nil: steps go back one by one
 	walk       backend.Walk[T]         // of all steps
+	walked     bool                    // at once, the last time
 }
 
 // costate is what goes backwards: every operation on it is linear, but for the
@@ -132,7 +133,8 @@ func (m *reversal[T]) fused(begin bool, skip []bool) bool {
 	}
 	w := m.walk
 	w.Tape, w.Begin, w.Skip = m.loop.Tape, begin, skip
-	return m.fuser.WalkBack(&w)
+	m.walked = m.fuser.WalkBack(&w)
+	return m.walked
 }
 
 func (m *reversal[T]) allocate(vec func(blocks, rows, cols int) backend.Vec[T]) {

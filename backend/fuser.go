@@ -72,6 +72,10 @@ type Fused[T Float] interface {
 	// Solve starts the clock and solves from Y, until all lanes have
 	// ended or, within bounded time, ctx has. tape, nil for none, is empty. It waits.
 	Solve(ctx context.Context, tape Tape[T], spans ...Span) (Progress, error)
+	// Enqueue is Solve as far as it goes without waiting, and can be recorded: a lane that
+	// takes more steps than the tape has had room for in a Solve before stays as it is,
+	// running, and so do lanes after a fraction of a second.
+	Enqueue(tape Tape[T], spans ...Span)
 	// Close releases what Fuse allocated. It is safe to call twice.
 	Close()
 }

@@ -141,7 +141,7 @@ func TestAdjoint_ReplaysAreBitEqual(t *testing.T) {
 		{alone, adjoint.Settings{}}, {fixed, adjoint.Settings{}},
 	} {
 		got, replays := gradients(dev, c.set, c.how)
-		want, none := gradients(unrecorded[float64]{dev, dev}, c.set, c.how)
+		want, none := gradients(unrecorded[float64]{dev, dev, dev}, c.set, c.how)
 		if !slices.Equal(got, want) {
 			t.Errorf("%+v: other bits", c)
 		}

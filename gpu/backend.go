@@ -30,6 +30,7 @@ type Backend[T backend.Float] struct {
 	status    *driver.Pinned // what Poll reads
 	capture   *recording[T]  // being recorded, or nil
 	sms       int            // multiprocessors of the device
+	tapeChunk int64          // bytes of a tape's steps to allocate at a time
 	closed    bool
 }
 
@@ -90,6 +91,7 @@ func Open[T backend.Float](opt Options) (*Backend[T], error) {
 	}
 	b := &Backend[T]{
 		d: d, name: fmt.Sprintf("cuda:%d %s", index, d.Info().Name), sms: d.Info().SMs,
+		tapeChunk: 4 << 20, // few to allocate, little to waste
 		functions: map[string]*driver.Function{}, modules: map[string]*driver.Module{},
 	}
 	b.pool = pool{d: d, limit: opt.MemoryLimit, free: map[int64][]driver.Ptr{}, recorded: map[*footprint]struct{}{}}

@@ -5,3 +5,6 @@ package gpu
 // Pretend lets fields that are bound from now on take the device for one of so many
 // multiprocessors.
 func (b *Backend[T]) Pretend(multiprocessors int) { b.sms = multiprocessors }
+
+// ShortTape lets tapes grow step by step.
+func (b *Backend[T]) ShortTape() { b.tapeChunk = 1 }

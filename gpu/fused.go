@@ -312,6 +312,74 @@ func (s *fused[T]) open() (name string, err error) {
 	return name, err
 }
 
+// fusedCall is a solve that is about to be launched.
+type fusedCall[T backend.Float] struct {
+	args   fusedArgs
+	name   string // of the kernel
+	shared int64
+	tape   *tape[T] // or nil
+}
+
+// start sends the spans, and says what to launch. It reports false if it latched an error.
+func (s *fused[T]) start(tp backend.Tape[T], cancelled bool, spans []backend.Span) (x fusedCall[T], ok bool) {
+	b := s.b
+	if !b.live() || !s.f.open() {
+		return x, false
+	}
+	c := b.clock(s.p.Clock)
+	if !c.send(spans) {
+		return x, false
+	}
+	x.args, x.shared = s.args, s.shared
+	a := &x.args
+	for _, m := range s.mem {
+		b.pool.use(m.ptr)
+	}
+	if s.p.Table != nil {
+		a.outputs = c.outputs(b.vec(s.p.Table), b.vec(s.p.Y))
+	}
+	if cancelled {
+		a.limit = s.limit
+	}
+	const most = 1 << 10 // doubles of a span in shared memory
+	if n := 2*len(spans[0].Stops) + len(spans[0].Saves); !c.own && n <= most &&
+		x.shared+8*int64(n) <= int64(b.d.Info().MaxShared)-fusedStatic {
+		a.span = int32(n)
+		x.shared += 8 * int64(n)
+	}
+	var err error
+	if x.name, err = s.open(); err == nil && tp != nil {
+		x.tape = b.tape(tp)
+		a.tape = x.tape.view
+		if len(x.tape.chunks) == 0 {
+			err = x.tape.grow(1)
+		}
+		b.hosted(func(int) {
+			c.tape = x.tape
+			x.tape.first, x.tape.window.count = nil, 0
+		})
+	}
+	if err != nil {
+		b.fail(err)
+	}
+	return x, err == nil
+}
+
+// launch enqueues x, with the room that the tape has.
+func (s *fused[T]) launch(x *fusedCall[T]) {
+	if x.tape != nil {
+		x.args.room = int32(len(x.tape.chunks)) * x.tape.view.per
+	}
+	launch(s.b, "fused_solve", x.name, s.blocks, x.shared, &x.args)
+}
+
+// Enqueue starts the clock and solves, in one launch.
+func (s *fused[T]) Enqueue(tp backend.Tape[T], spans ...backend.Span) {
+	if x, ok := s.start(tp, true, spans); ok {
+		s.launch(&x)
+	}
+}
+
 // Solve starts the clock and solves. A launch is followed by another where the tape has
 // no more room, which it has if the solve before took as many steps, and where ctx can
 // end: blocks then stop after a number of evaluations that takes a fraction of a second.
@@ -320,48 +388,14 @@ func (s *fused[T]) Solve(ctx context.Context, tp backend.Tape[T], spans ...backe
 	if err := b.takeErr(); err != nil {
 		return backend.Progress{}, err
 	}
-	if !s.f.open() {
+	x, ok := s.start(tp, ctx.Done() != nil, spans)
+	if !ok {
 		return backend.Progress{}, b.takeErr()
 	}
-	c := b.clock(s.p.Clock)
-	if !c.send(spans) {
-		return backend.Progress{}, b.takeErr()
-	}
-	name, err := s.open()
-	if err != nil {
-		return backend.Progress{}, err
-	}
-	a := s.args
-	if s.p.Table != nil {
-		a.outputs = c.outputs(b.vec(s.p.Table), b.vec(s.p.Y))
-	}
-	if ctx.Done() != nil {
-		a.limit = s.limit
-	}
-	shared := s.shared
-	const most = 1 << 10 // doubles of a span in shared memory
-	if n := 2*len(spans[0].Stops) + len(spans[0].Saves); !c.own && n <= most &&
-		shared+8*int64(n) <= int64(b.d.Info().MaxShared)-fusedStatic {
-		a.span = int32(n)
-		shared += 8 * int64(n)
-	}
-	var t *tape[T]
-	if tp != nil {
-		t = b.tape(tp)
-		a.tape, c.tape = t.view, t
-		if len(t.chunks) == 0 {
-			if err := t.grow(1); err != nil {
-				return backend.Progress{}, err
-			}
-		}
-		t.first, t.window.count = nil, 0
-	}
-	for s.places = 0; ; a.resume = 1 {
-		if t != nil {
-			a.room = int32(len(t.chunks)) * t.view.per
-		}
-		launch(b, "fused_solve", name, s.blocks, shared, &a)
-		status, err := b.fetch(a.work+8, int64(unsafe.Sizeof(fusedProgress{})))
+	t := x.tape
+	for s.places = 0; ; x.args.resume = 1 {
+		s.launch(&x)
+		status, err := b.fetch(x.args.work+8, int64(unsafe.Sizeof(fusedProgress{})))
 		if err != nil {
 			return backend.Progress{}, err
 		}
@@ -373,8 +407,7 @@ func (s *fused[T]) Solve(ctx context.Context, tp backend.Tape[T], spans ...backe
 		if p.running == 0 || ctx.Err() != nil {
 			return p.public(), nil
 		}
-		if t != nil && t.bound >= int(a.room) {
-			room := int(a.room)
+		if room := int(x.args.room); t != nil && t.bound >= room {
 			if err := t.grow(2 * room); err != nil && len(t.chunks)*int(t.view.per) == room {
 				return backend.Progress{}, err
 			}

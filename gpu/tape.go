@@ -79,8 +79,7 @@ func (b *Backend[T]) NewTape(lanes, rows, cols, keep int) (backend.Tape[T], erro
 		chunks: t.mem, longest: t.longest, counts: t.mem + header,
 		keep: int32(keep), lanes: int32(lanes),
 	}
-	const chunkSize = 4 << 20 // few to allocate, little to waste
-	t.divide(min(max(chunkSize/max(t.step(), 1), 1), 1024))
+	t.divide(min(max(b.tapeChunk/max(t.step(), 1), 1), 1024))
 	return t, nil
 }
 

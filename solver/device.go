@@ -145,12 +145,7 @@ func (d *Device[T]) Shape(batch int, ts []float64) any {
 // NewLoop allocates a loop for solves of a batch on the device, with the outputs of
 // ts after the first.
 func (d *Device[T]) NewLoop(batch int, ts []float64, keep step.Keep, with func(*step.Config[T])) (*step.Loop[T], error) {
-	return d.s.newLoop(shape{batch: batch, saves: len(ts) - 1, keep: keep}, func(c *step.Config[T]) {
-		c.Fusion = backend.FuseNever // what is recorded has to run step by step before
-		if with != nil {
-			with(c)
-		}
-	})
+	return d.s.newLoop(shape{batch: batch, saves: len(ts) - 1, keep: keep}, with)
 }
 
 // Version is that of the solver's parameters now; see [Solution.Version].

@@ -28,6 +28,7 @@ type resident[T backend.Float] struct {
 	batch              int // what the next are made for
 	pred, yb, wb, dLdz backend.Vec[T]
 	update             *adjoint.DeviceStep[T]          // with them
+	made               *adjoint.DeviceStep[T]          // the last
 	now                under                           // what the update under way is made with
 	run                func(d *solver.Device[T]) error // makes it
 
@@ -217,11 +218,18 @@ func (r *resident[T]) onDevice(d *solver.Device[T]) (err error) {
 		r.t.rows = r.t.origins(r.t.rows[:0], n.batch)
 		k.SetSamples(r.t.rows)
 	}
-	if err := r.t.adj.StepOnDevice(n.ctx, d, r.update); err != nil {
-		return err
+	for {
+		again := r.made == r.update
+		if err := r.t.adj.StepOnDevice(n.ctx, d, r.update); err != nil {
+			return err
+		}
+		r.made = r.update
+		n.out, err = r.learner.Outcome()
+		if err != nil || !again || finite(n.out.Loss) {
+			return err
+		}
+		r.update = r.newUpdate(d, n.jumps) // it may have been replayed with a tape that is too short
 	}
-	n.out, err = r.learner.Outcome()
-	return err
 }
 
 // newUpdate makes what is the same in all updates with the vectors of a batch.

@@ -52,6 +52,13 @@ func (l *Loop[T]) tryFuse() (backend.Fused[T], error) {
 	})
 }
 
+// Enqueue enqueues a solve at once, after one that Run made, with the same spans. It does
+// not wait, and can be recorded; see [backend.Fused].
+func (l *Loop[T]) Enqueue(spans []backend.Span) {
+	_ = l.begin(spans) // which does not fail: there is a tape
+	l.fused.Enqueue(l.Tape, spans...)
+}
+
 // runFused is Run at once.
 func (l *Loop[T]) runFused(ctx context.Context, spans []backend.Span) (backend.Progress, error) {
 	if err := l.begin(spans); err != nil {
