@@ -182,6 +182,44 @@ func TestFused_SamplesAreAlone(t *testing.T) {
 	}
 }
 
+// watched is a device that keeps what makes its solves at once.
+type watched struct {
+	*gpu.Backend[float32]
+	last backend.Fused[float32]
+}
+
+func (w *watched) Fuse(p backend.Fusible[float32]) (backend.Fused[float32], error) {
+	f, err := w.Backend.Fuse(p)
+	w.last = f
+	return f, err
+}
+
+// No sample waits for a slower one: of samples that need up to twenty times as many steps
+// as others, the device evaluates little more than the sum of what they need.
+func TestFused_Work(t *testing.T) {
+	dev := &watched{Backend: open[float32](t)}
+	dev.Pretend(1)
+	c := fusedCase{spec: mlp.Dense(mlp.Tanh, 2, 4, 2), batch: 1200}
+	c.set.Method, c.set.Step = solver.Bosh3, 0.1
+	for b := range c.batch {
+		c.samples = append(c.samples, solver.Sample{Times: []float64{0, 0.2 + 4*math.Pow(math.Sin(float64(b)), 4)}})
+	}
+	sol, err := solveFused[float32](t, dev, c, solver.FuseAlways, states[float32](c))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var needed, most int64
+	for _, s := range sol.Stats {
+		needed += s.Evaluations
+		most = max(most, s.Evaluations)
+	}
+	ratio := float64(gpu.Places(dev.last)) / float64(needed)
+	t.Logf("%.3f times the evaluations that samples need; waiting for the slowest would be %.1f times", ratio, float64(most)*float64(c.batch)/float64(needed))
+	if ratio < 1 || ratio > 1.15 {
+		t.Errorf("%.3f times the evaluations that samples need", ratio)
+	}
+}
+
 // A solve is one launch and one wait, and then two for what is read back, however many
 // steps it takes.
 func TestFused_Launches(t *testing.T) {
