@@ -199,7 +199,7 @@ func (w *watched) Fuse(p backend.Fusible[float32]) (backend.Fused[float32], erro
 func TestFused_Work(t *testing.T) {
 	dev := &watched{Backend: open[float32](t)}
 	dev.Pretend(1)
-	c := fusedCase{spec: mlp.Dense(mlp.Tanh, 2, 4, 2), batch: 1200}
+	c := fusedCase{spec: mlp.Dense(mlp.Tanh, 2, 4, 2), batch: 2000}
 	c.set.Method, c.set.Step = solver.Bosh3, 0.1
 	for b := range c.batch {
 		c.samples = append(c.samples, solver.Sample{Times: []float64{0, 0.2 + 4*math.Pow(math.Sin(float64(b)), 4)}})
