@@ -12,7 +12,7 @@ CROSS := linux/amd64 darwin/arm64 windows/amd64
 include kernels/kernels.mk gpu/gpu.mk
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test lint asm asm-check cross race bench bench-peers bench-peers-venv cover fuzz table-solvers table-gradients
+.PHONY: help build demo test lint asm asm-check cross race bench bench-peers bench-peers-venv interop cover fuzz table-solvers table-gradients
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -71,7 +71,11 @@ bench-peers: $(PEERS_DIR)/venv/installed ## time this library beside torchdiffeq
 	PEERS_COMMAND="make bench-peers$(if $(PEERSFLAGS), PEERSFLAGS=\"$(PEERSFLAGS)\")" \
 		$(PEERS_DIR)/peers -python $(CURDIR)/$(PEERS_DIR)/venv/bin/python -out bench/RESULTS.md $(PEERSFLAGS)
 
-bench-peers-venv: $(PEERS_DIR)/venv/installed ## install the peers in a virtual environment, for bench-peers
+interop: $(PEERS_DIR)/venv/installed ## models to and from PyTorch and Equinox, compared; writes bench/INTEROP.md
+	$(GO) build -o $(PEERS_DIR)/neuralode ./cmd/neuralode
+	$(PEERS_DIR)/venv/bin/python bench/peers/interop.py $(PEERS_DIR)/neuralode bench/INTEROP.md
+
+bench-peers-venv: $(PEERS_DIR)/venv/installed ## install the peers in a virtual environment, for bench-peers and interop
 
 $(PEERS_DIR)/venv/installed: bench/peers/requirements.txt
 	$(PEERS_PYTHON) -m venv $(PEERS_DIR)/venv

@@ -23,7 +23,8 @@ import (
 // prediction holds the flags of predict.
 type prediction struct {
 	starting
-	out, format, backend string
+	solving
+	out, format string
 }
 
 // trajectory is a prediction for one initial state, in the data's units.
@@ -56,7 +57,7 @@ does not depend on the others.`,
 	p.starting.add(f, "101 over each series of the training")
 	f.StringVar(&p.out, "out", "-", "file to write, - is standard output")
 	f.StringVar(&p.format, "format", "", "csv, parquet or json (default by the name of --out, else csv)")
-	f.StringVar(&p.backend, "backend", "auto", "device: auto, cpu or gpu")
+	p.addOver(f, "that of MODEL", "that of MODEL")
 	return cmd
 }
 
@@ -76,7 +77,15 @@ func (a *app) predict(cmd *cobra.Command, p *prediction, path string) error {
 	if err != nil {
 		return err
 	}
-	list, solveErr := solveFrom(cmd.Context(), p.backend, m, starts, times)
+	base, err := m.Settings()
+	if err != nil {
+		return err
+	}
+	set, err := p.over(base, cmd.Flags())
+	if err != nil {
+		return err
+	}
+	list, solveErr := solveFrom(cmd.Context(), p.backend, m, set, starts, times)
 	if list == nil {
 		return solveErr
 	}
@@ -102,11 +111,7 @@ func (p *prediction) formatOf(json bool) (string, error) {
 
 // solveFrom solves the model from every start; nil times mean 101 over the span of its
 // series. Where some of the samples fail it returns the others, and an error.
-func solveFrom(ctx context.Context, device string, m *modelfile.File, starts []modelfile.Start, times []float64) ([]trajectory, error) {
-	set, err := m.Settings()
-	if err != nil {
-		return nil, err
-	}
+func solveFrom(ctx context.Context, device string, m *modelfile.File, set solver.Settings, starts []modelfile.Start, times []float64) ([]trajectory, error) {
 	set.Stepping = solver.PerSample
 	dev, err := openBackend[float64](device)
 	if err != nil {

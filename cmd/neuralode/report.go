@@ -74,7 +74,11 @@ func (r *runFolder) report(out outcome, config string, d *dataset, m *modelfile.
 		return err
 	}
 	n := min(len(d.series), reportSeries)
-	list, err := solveFrom(context.Background(), "cpu", m, m.Series[:n], nil)
+	set, err := m.Settings()
+	if err != nil {
+		return err
+	}
+	list, err := solveFrom(context.Background(), "cpu", m, set, m.Series[:n], nil)
 	if err != nil {
 		page.Problem = err.Error()
 	}

@@ -301,6 +301,8 @@ func TestPredict_Exact(t *testing.T) {
 			}
 		}
 	}
+	// A step of Euler's method, of 0.5 in τ, from z = (1, 0), is by (0, 0.5).
+	call(t, t.Context(), exitOK, []string{"predict", dir, "--z0", "7,-5", "--t0", "1", "--times", "2", "--method", "euler", "--step", "0.5"}, "1,2,7,-3\n")
 	call(t, t.Context(), exitUsage, []string{"predict", dir}, "remembers no series")
 	call(t, t.Context(), exitFailure, []string{"predict", dir, "--z0", "1,2", "--t0", "5", "--times", "1,2"}, "before the initial state")
 	call(t, t.Context(), exitFailure, []string{"predict", dir, "--z0", "1,2", "--times", "2,1"}, "increase")

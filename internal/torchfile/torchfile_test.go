@@ -240,8 +240,7 @@ func TestRead_Refuses(t *testing.T) {
 	}
 }
 
-// What Write writes, Read reads; that PyTorch reads it, bench/peers/interop_torch.py
-// shows.
+// What Write writes, Read reads; that PyTorch reads it, bench/peers/interop.py shows.
 func TestWrite(t *testing.T) {
 	var all []safetensors.Tensor
 	for _, name := range []string{"state_dict.pt", "checkpoint.pt"} {
