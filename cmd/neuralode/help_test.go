@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"flag"
 	"os"
 	"path/filepath"
@@ -17,15 +18,20 @@ var update = flag.Bool("update", false, "write the golden files of the helps")
 func TestHelp_Golden(t *testing.T) {
 	root := (&app{}).root()
 	root.InitDefaultCompletionCmd()
-	for _, c := range append(root.Commands(), root) {
-		var args []string
-		if c != root {
-			args = []string{c.Name()}
-			if c.Example == "" && c.Name() != "completion" {
-				t.Errorf("%s has no example", c.Name())
-			}
+	checkHelps(t, root)
+}
+
+func checkHelps(t *testing.T, c *cobra.Command) {
+	t.Helper()
+	args := strings.Fields(c.CommandPath())[1:]
+	if c.Example == "" && len(args) > 0 && args[0] != "completion" {
+		t.Errorf("%s has no example", c.CommandPath())
+	}
+	checkGolden(t, c, args)
+	for _, sub := range c.Commands() {
+		if len(args) == 0 || args[0] != "completion" { // cobra's own
+			checkHelps(t, sub)
 		}
-		checkGolden(t, c, args)
 	}
 }
 
@@ -35,7 +41,7 @@ func checkGolden(t *testing.T, c *cobra.Command, args []string) {
 	if code := run(t.Context(), append(args, "--help"), nil, &out, &errs); code != exitOK || errs.Len() > 0 {
 		t.Errorf("%s --help: code %d, %s", c.Name(), code, errs.String())
 	}
-	path := filepath.Join("testdata", "help", c.Name()+".txt")
+	path := filepath.Join("testdata", "help", cmp.Or(strings.Join(args, "_"), "neuralode")+".txt")
 	if *update {
 		if err := os.MkdirAll(filepath.Dir(path), 0o777); err != nil {
 			t.Fatal(err)

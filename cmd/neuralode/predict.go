@@ -65,7 +65,11 @@ func (a *app) predict(cmd *cobra.Command, p *prediction, path string) error {
 	if err := p.validate(); err != nil {
 		return err
 	}
-	format, err := p.formatOf(a.json)
+	format := p.format
+	if format == "" && a.json {
+		format = "json"
+	}
+	format, err := formatBy(p.out, format, "csv", "parquet", "json")
 	if err != nil {
 		return err
 	}
@@ -92,19 +96,16 @@ func (a *app) predict(cmd *cobra.Command, p *prediction, path string) error {
 	return errors.Join(solveErr, writeTo(p.out, a.out, func(w io.Writer) error { return writeTrajectories(w, format, m, list) }))
 }
 
-func (p *prediction) formatOf(json bool) (string, error) {
-	format := p.format
+// formatBy is format; else the ending of the name out, or the first of the list for standard
+// output.
+func formatBy(out, format string, list ...string) (string, error) {
 	if format == "" {
-		format = strings.TrimPrefix(strings.ToLower(filepath.Ext(p.out)), ".")
-		switch {
-		case json:
-			format = "json"
-		case p.out == "-":
-			format = "csv"
+		if format = strings.TrimPrefix(strings.ToLower(filepath.Ext(out)), "."); out == "-" {
+			format = list[0]
 		}
 	}
-	if !slices.Contains([]string{"csv", "parquet", "json"}, format) {
-		return "", usagef("there is no format %q; give --format csv, parquet or json", format)
+	if !slices.Contains(list, format) {
+		return "", usagef("there is no format %q; give --format %s", format, strings.Join(list, ", "))
 	}
 	return format, nil
 }

@@ -9,11 +9,9 @@ import (
 	"os"
 
 	"gonum.org/v1/plot"
-	"gonum.org/v1/plot/plotter"
-	"gonum.org/v1/plot/plotutil"
-	"gonum.org/v1/plot/vg"
 
 	"github.com/seed-5f5774c8/neuralode/internal/modelfile"
+	"github.com/seed-5f5774c8/neuralode/internal/picture"
 	"github.com/seed-5f5774c8/neuralode/train"
 )
 
@@ -98,76 +96,25 @@ func (r *runFolder) report(out outcome, config string, d *dataset, m *modelfile.
 
 // svg draws p as an element of HTML.
 func svg(p *plot.Plot) (template.HTML, error) {
-	w, err := p.WriterTo(18*vg.Centimeter, 9*vg.Centimeter, "svg")
-	if err != nil {
-		return "", err
-	}
 	var b bytes.Buffer
-	if _, err := w.WriteTo(&b); err != nil {
+	if err := picture.Write(&b, "svg", picture.Layout{Width: 18, Height: 9}, p); err != nil {
 		return "", err
 	}
 	text := b.Bytes()
 	return template.HTML(text[max(bytes.Index(text, []byte("<svg")), 0):]), nil // without the head of an XML file
 }
 
-// addLine draws finite points as a line, in the colour of number k; without any, nothing.
-func addLine(p *plot.Plot, k int, name string, xy plotter.XYs) {
-	line, err := plotter.NewLine(xy)
-	if err != nil {
-		return
-	}
-	line.Color = plotutil.Color(k)
-	p.Add(line)
-	p.Legend.Add(name, line)
-}
-
-// lossPlot is the course of a run.
-func lossPlot(history []train.Record) *plot.Plot {
-	p := plot.New()
-	p.X.Label.Text, p.Y.Label.Text = "epoch", "loss, in the model's units"
-	p.Legend.Top = true
-	var loss, validation plotter.XYs
-	for _, r := range history {
-		if r.Loss > 0 {
-			loss = append(loss, plotter.XY{X: float64(r.Epoch), Y: r.Loss})
-		}
-		if r.Validation > 0 {
-			validation = append(validation, plotter.XY{X: float64(r.Epoch), Y: r.Validation})
-		}
-	}
-	addLine(p, 0, "training", loss)
-	addLine(p, 1, "validation", validation)
-	if len(loss)+len(validation) > 0 && p.Y.Min < p.Y.Max {
-		p.Y.Scale, p.Y.Tick.Marker = plot.LogScale{}, plot.LogTicks{Prec: -1}
-	}
-	return p
-}
-
 // fitPlot is series i, its observations as points and the solution as lines.
 func fitPlot(d *dataset, i int, m *modelfile.File, tr *trajectory) *plot.Plot {
 	s := &d.series[i]
-	p := plot.New()
-	p.Title.Text = s.ID
+	title := s.ID
 	if d.kept[i] == 0 {
-		p.Title.Text += " (held out)"
+		title += " (held out)"
 	}
-	p.X.Label.Text = m.Time
-	p.Legend.Top = true
+	p := picture.Panel(title, m.Time, "")
 	for j, name := range m.States {
-		var points, line plotter.XYs
-		for row, t := range s.Times {
-			if x := s.Row(row)[j]; !math.IsNaN(x) {
-				points = append(points, plotter.XY{X: t, Y: x})
-			}
-		}
-		for row, t := range tr.Times {
-			line = append(line, plotter.XY{X: t, Y: tr.States[row][j]})
-		}
-		addLine(p, j, name, line)
-		if dots, err := plotter.NewScatter(points); err == nil {
-			dots.Color, dots.Radius = plotutil.Color(j), 2
-			p.Add(dots)
-		}
+		addLine(p, j, name, tr.course(j))
+		addDots(p, j, observed(s, j))
 	}
 	return p
 }

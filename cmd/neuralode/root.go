@@ -83,7 +83,7 @@ standard output, remarks and errors to standard error.`,
 	root.PersistentFlags().BoolVar(&a.json, "json", false, "print results and errors as JSON")
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	root.CompletionOptions.HiddenDefaultCmd = false
-	root.AddCommand(a.trainCommand(), a.predictCommand(), a.benchCommand(), a.checkCommand(), a.convertCommand(), a.doctorCommand(), a.versionCommand())
+	root.AddCommand(a.trainCommand(), a.predictCommand(), a.plotCommand(), a.benchCommand(), a.checkCommand(), a.convertCommand(), a.doctorCommand(), a.versionCommand())
 	return root
 }
 

@@ -11,7 +11,9 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 
+	"github.com/seed-5f5774c8/neuralode/internal/table"
 	"github.com/seed-5f5774c8/neuralode/train"
 )
 
@@ -43,16 +45,19 @@ func (r *runFolder) open(t *training) error {
 	return err
 }
 
+// metricsLine is an epoch in metrics.jsonl.
+type metricsLine struct {
+	Epoch      int      `json:"epoch"`
+	Update     int      `json:"update"`
+	Loss       float64  `json:"loss"`
+	Validation *float64 `json:"validation,omitempty"`
+	LR         float64  `json:"lr"`
+	GradNorm   float64  `json:"gradient_norm"`
+}
+
 // jsonLine is a record as a line of JSON.
 func jsonLine(r train.Record) ([]byte, error) {
-	line := struct {
-		Epoch      int      `json:"epoch"`
-		Update     int      `json:"update"`
-		Loss       float64  `json:"loss"`
-		Validation *float64 `json:"validation,omitempty"`
-		LR         float64  `json:"lr"`
-		GradNorm   float64  `json:"gradient_norm"`
-	}{Epoch: r.Epoch, Update: r.Step, Loss: r.Loss, LR: r.LR, GradNorm: r.GradNorm}
+	line := metricsLine{Epoch: r.Epoch, Update: r.Step, Loss: r.Loss, LR: r.LR, GradNorm: r.GradNorm}
 	if !math.IsNaN(r.Validation) {
 		line.Validation = &r.Validation
 	}
@@ -99,4 +104,64 @@ func (r *runFolder) metrics(history []train.Record) error {
 	return errors.Join(w.Error(),
 		os.WriteFile(r.file("metrics.csv"), table.Bytes(), 0o666),
 		os.WriteFile(r.file("metrics.jsonl"), lines.Bytes(), 0o666))
+}
+
+// readMetrics reads the history of a run: of a folder, whose run may still go on, or of a
+// file of metrics.
+func readMetrics(path string) ([]train.Record, error) {
+	if info, err := os.Stat(path); err == nil && info.IsDir() {
+		path = filepath.Join(path, "metrics.jsonl")
+	}
+	var history []train.Record
+	var err error
+	if strings.EqualFold(filepath.Ext(path), ".csv") {
+		history, err = readMetricsCSV(path)
+	} else {
+		history, err = readMetricsLines(path)
+	}
+	if err == nil && len(history) == 0 {
+		err = fmt.Errorf("%s has no epochs yet; wait for the first", path)
+	}
+	return history, err
+}
+
+func readMetricsCSV(path string) ([]train.Record, error) {
+	tab, err := table.Read(path, nil)
+	if err != nil {
+		return nil, err
+	}
+	var columns [3][]float64
+	for i, name := range []string{"epoch", "loss", "validation"} {
+		if columns[i], err = tab.Numbers(name); err != nil {
+			return nil, err
+		}
+	}
+	history := make([]train.Record, tab.Rows())
+	for i := range history {
+		history[i] = train.Record{Epoch: int(columns[0][i]), Loss: columns[1][i], Validation: columns[2][i]}
+	}
+	return history, nil
+}
+
+func readMetricsLines(path string) ([]train.Record, error) {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	var history []train.Record
+	for n, line := range bytes.SplitAfter(text, []byte("\n")) {
+		if !bytes.HasSuffix(line, []byte("\n")) {
+			break // nothing, or what is being written
+		}
+		var m metricsLine
+		if err := json.Unmarshal(line, &m); err != nil {
+			return nil, fmt.Errorf("%s, line %d: %w; give a metrics file that train wrote", path, n+1, err)
+		}
+		r := train.Record{Epoch: m.Epoch, Loss: m.Loss, Validation: math.NaN()}
+		if m.Validation != nil {
+			r.Validation = *m.Validation
+		}
+		history = append(history, r)
+	}
+	return history, nil
 }

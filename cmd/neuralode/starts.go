@@ -163,15 +163,7 @@ func (p *starting) startsOf(a *app, m *modelfile.File, times []float64, t0 bool)
 			starts = append(starts, modelfile.Start{ID: strconv.Itoa(i + 1), Time: at, State: m.Z(x, dim, 0)})
 		}
 	case p.states != "":
-		tab, err := table.Read(p.states, a.in)
-		if err != nil {
-			return nil, err
-		}
-		layout := table.Layout{Time: m.Time, ID: m.ID, States: m.States}
-		if m.ID != "" && !slices.Contains(tab.Names(), m.ID) {
-			layout.ID = ""
-		}
-		set, err := tab.Series(layout)
+		set, err := readSeries(a, m, p.states)
 		if err != nil {
 			return nil, err
 		}
@@ -207,4 +199,17 @@ func (p *starting) startsOf(a *app, m *modelfile.File, times []float64, t0 bool)
 		}
 	}
 	return starts, nil
+}
+
+// readSeries reads a table with the columns of the training.
+func readSeries(a *app, m *modelfile.File, path string) (*table.Set, error) {
+	tab, err := table.Read(path, a.in)
+	if err != nil {
+		return nil, err
+	}
+	layout := table.Layout{Time: m.Time, ID: m.ID, States: m.States}
+	if m.ID != "" && !slices.Contains(tab.Names(), m.ID) {
+		layout.ID = ""
+	}
+	return tab.Series(layout)
 }

@@ -168,7 +168,7 @@ func TestTrain_Errors(t *testing.T) {
 		{exitUsage, "train --config " + file("a.ini", ""), ".yaml or .toml"},
 		{exitUsage, "predict", "MODEL is missing"},
 		{exitFailure, "predict " + data, "spirals.csv"},
-		{exitUsage, "predict " + data + " --format frog", "csv, parquet or json"},
+		{exitUsage, "predict " + data + " --format frog", "csv, parquet, json"},
 		{exitUsage, "predict " + data + " --times 0 --times-file x", "times-file"},
 	} {
 		args := strings.Fields(c.args)

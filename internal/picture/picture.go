@@ -1,5 +1,5 @@
-// Package picture draws the figures of the demo and of the examples: panels of
-// gonum.org/v1/plot in one look, side by side in a PNG file.
+// Package picture draws the figures of the demo, of the examples and of the command line:
+// panels of gonum.org/v1/plot in one look, side by side in a PNG, SVG or PDF file.
 package picture
 
 import (
@@ -7,9 +7,12 @@ import (
 	"image"
 	"image/color"
 	"image/png"
+	"io"
 	"math"
 	"os"
+	"path/filepath"
 	"strconv"
+	"strings"
 
 	"gonum.org/v1/plot"
 	"gonum.org/v1/plot/plotter"
@@ -17,6 +20,8 @@ import (
 	"gonum.org/v1/plot/vg"
 	"gonum.org/v1/plot/vg/draw"
 	"gonum.org/v1/plot/vg/vgimg"
+	_ "gonum.org/v1/plot/vg/vgpdf" // a format of draw.NewFormattedCanvas
+	_ "gonum.org/v1/plot/vg/vgsvg" // the same
 )
 
 // Ink is a colour of the figures.
@@ -80,6 +85,33 @@ func Log10(values ...float64) plot.ConstantTicks {
 	return ticks
 }
 
+// Decades are ticks of an axis on which log10 of the values is drawn: the powers of ten, and
+// twice and five times these where there are few.
+type Decades struct{}
+
+// Ticks implements plot.Ticker.
+func (Decades) Ticks(lo, hi float64) []plot.Tick {
+	factors := []float64{1}
+	if hi-lo < 2 {
+		factors = []float64{1, 2, 5}
+	}
+	step := max(1, math.Ceil((hi-lo)/8))
+	var ticks []plot.Tick
+	for k := math.Floor(lo/step) * step; k <= hi; k += step {
+		for _, f := range factors {
+			if v := k + math.Log10(f); lo <= v && v <= hi {
+				ticks = append(ticks, plot.Tick{Value: v, Label: strconv.FormatFloat(f*math.Pow(10, k), 'g', 3, 64)})
+			}
+		}
+	}
+	if len(ticks) < 2 {
+		for _, v := range []float64{lo, hi} {
+			ticks = append(ticks, plot.Tick{Value: v, Label: strconv.FormatFloat(math.Pow(10, v), 'g', 3, 64)})
+		}
+	}
+	return ticks
+}
+
 // Dots draws points, such as data.
 func Dots(ink Ink, radius float64, xys plotter.XYs) *plotter.Scatter {
 	return &plotter.Scatter{XYs: xys, GlyphStyle: draw.GlyphStyle{Color: ink, Radius: vg.Points(radius), Shape: draw.CircleGlyph{}}}
@@ -124,7 +156,9 @@ func Orbit[T float32 | float64](y []T, stride, i, j int) plotter.XYs {
 type Flow struct {
 	F             func(z, dz []float64) // in the axes' units
 	Columns, Rows int
-	Reach         float64 // scales the arrows
+	// Reach scales the arrows; 0: the longest is as long as a cell of the grid, and
+	// speeds are those on paper, whatever the units of the axes.
+	Reach float64
 }
 
 // Plot draws the arrows.
@@ -132,20 +166,44 @@ func (f Flow) Plot(c draw.Canvas, p *plot.Plot) {
 	x, y := p.Transforms(&c)
 	c.SetLineStyle(Stroke(Grey, 0.8, false))
 	dz := make([]float64, 2)
-	for i := range f.Columns {
-		for j := range f.Rows {
-			z := []float64{
-				p.X.Min + (p.X.Max-p.X.Min)*(float64(i)+0.5)/float64(f.Columns),
-				p.Y.Min + (p.Y.Max-p.Y.Min)*(float64(j)+0.5)/float64(f.Rows),
+	each := func(visit func(z []float64)) {
+		for i := range f.Columns {
+			for j := range f.Rows {
+				z := []float64{
+					p.X.Min + (p.X.Max-p.X.Min)*(float64(i)+0.5)/float64(f.Columns),
+					p.Y.Min + (p.Y.Max-p.Y.Min)*(float64(j)+0.5)/float64(f.Rows),
+				}
+				f.F(z, dz)
+				visit(z)
 			}
-			f.F(z, dz)
-			dt := f.Reach / math.Sqrt(math.Hypot(dz[0], dz[1])+1e-6)
-			point := func(dt float64) vg.Point {
-				return vg.Point{X: x(z[0] + dt*dz[0]), Y: y(z[1] + dt*dz[1])}
-			}
-			arrow(c, point(-dt), point(dt))
 		}
 	}
+	paper := vg.Point{X: (x(p.X.Max) - x(p.X.Min)) / vg.Length(p.X.Max-p.X.Min), Y: (y(p.Y.Max) - y(p.Y.Min)) / vg.Length(p.Y.Max-p.Y.Min)}
+	speed := func() float64 { // 0 where f has no finite value
+		v := math.Hypot(dz[0]*float64(paper.X), dz[1]*float64(paper.Y))
+		if !(v <= math.MaxFloat64) {
+			return 0
+		}
+		return v
+	}
+	cell, fastest := 0.0, 0.0
+	if f.Reach == 0 {
+		cell = math.Min(float64(c.Size().X)/float64(f.Columns), float64(c.Size().Y)/float64(f.Rows))
+		each(func([]float64) { fastest = max(fastest, speed()) })
+	}
+	each(func(z []float64) {
+		dt := f.Reach / math.Sqrt(math.Hypot(dz[0], dz[1])+1e-6)
+		if f.Reach == 0 {
+			if speed() == 0 {
+				return
+			}
+			dt = cell / 2 / math.Sqrt(speed()*fastest)
+		}
+		point := func(dt float64) vg.Point {
+			return vg.Point{X: x(z[0] + dt*dz[0]), Y: y(z[1] + dt*dz[1])}
+		}
+		arrow(c, point(-dt), point(dt))
+	})
 }
 
 // arrow strokes a line from a to b with a head at b.
@@ -173,8 +231,17 @@ type Layout struct {
 	DPI           int     // 0 means 80
 }
 
-// Save writes the panels to the PNG file path.
+// Save writes the panels to a file, in the format that its name ends in: .png, .svg or .pdf.
 func Save(path string, l Layout, panels ...*plot.Plot) error {
+	var file bytes.Buffer
+	if err := Write(&file, strings.TrimPrefix(filepath.Ext(path), "."), l, panels...); err != nil {
+		return err
+	}
+	return os.WriteFile(path, file.Bytes(), 0o644)
+}
+
+// Write writes the panels in the format png, svg or pdf.
+func Write(w io.Writer, format string, l Layout, panels ...*plot.Plot) error {
 	if l.Columns == 0 {
 		l.Columns = len(panels)
 	}
@@ -186,17 +253,28 @@ func Save(path string, l Layout, panels ...*plot.Plot) error {
 	}
 	rows := (len(panels) + l.Columns - 1) / l.Columns
 	width, height := vg.Length(l.Width)*vg.Centimeter*vg.Length(l.Columns), vg.Length(l.Height)*vg.Centimeter*vg.Length(rows)
+	var img *vgimg.Canvas
+	var canvas vg.CanvasWriterTo
+	if format == "png" {
+		img = vgimg.NewWith(vgimg.UseWH(width, height), vgimg.UseDPI(l.DPI))
+		canvas = vgimg.PngCanvas{Canvas: img}
+	} else {
+		var err error
+		if canvas, err = draw.NewFormattedCanvas(width, height, format); err != nil {
+			return err
+		}
+	}
 	const gap = 9 * vg.Millimeter
-	img := vgimg.NewWith(vgimg.UseWH(width, height), vgimg.UseDPI(l.DPI))
+	page := draw.NewCanvas(canvas, width, height)
 	tiles := draw.Tiles{Rows: rows, Cols: l.Columns, PadX: gap, PadY: gap, PadTop: gap / 2, PadBottom: gap / 2, PadLeft: gap / 2, PadRight: gap / 2}
 	for i, p := range panels {
-		p.Draw(tiles.At(draw.New(img), i%l.Columns, i/l.Columns))
+		p.Draw(tiles.At(page, i%l.Columns, i/l.Columns))
 	}
-	var file bytes.Buffer
-	if err := (&png.Encoder{CompressionLevel: png.BestCompression}).Encode(&file, compact(img.Image())); err != nil {
-		return err
+	if img != nil {
+		return (&png.Encoder{CompressionLevel: png.BestCompression}).Encode(w, compact(img.Image()))
 	}
-	return os.WriteFile(path, file.Bytes(), 0o644)
+	_, err := canvas.WriteTo(w)
+	return err
 }
 
 // compact returns img with a palette, for a file of a third of the size, if its colours
