@@ -9,6 +9,8 @@ import (
 	"github.com/BurntSushi/toml"
 	"github.com/spf13/pflag"
 	"go.yaml.in/yaml/v3"
+
+	"github.com/seed-5f5774c8/neuralode/internal/table"
 )
 
 // notSettings are flags that belong to a call, not to what it computes.
@@ -18,7 +20,7 @@ var notSettings = map[string]bool{"config": true, "resume": true, "overwrite": t
 func readConfig(path string, flags *pflag.FlagSet) error {
 	text, err := os.ReadFile(path)
 	if err != nil {
-		return err
+		return table.Explain(path, err)
 	}
 	values := map[string]any{}
 	switch ext := strings.ToLower(filepath.Ext(path)); ext {

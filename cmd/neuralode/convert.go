@@ -18,6 +18,7 @@ import (
 	"github.com/seed-5f5774c8/neuralode/internal/modelfile"
 	"github.com/seed-5f5774c8/neuralode/internal/safetensors"
 	"github.com/seed-5f5774c8/neuralode/internal/statedict"
+	"github.com/seed-5f5774c8/neuralode/internal/table"
 	"github.com/seed-5f5774c8/neuralode/internal/torchfile"
 	"github.com/seed-5f5774c8/neuralode/mlp"
 )
@@ -104,7 +105,7 @@ func (a *app) convert(cmd *cobra.Command, c *conversion, in, out string) error {
 	}
 	b, err := os.ReadFile(in)
 	if err != nil {
-		return err
+		return table.Explain(in, err)
 	}
 	src, err := readTensors(b, from)
 	if err != nil {

@@ -139,9 +139,9 @@ func TestConvert_Errors(t *testing.T) {
 	}{
 		{"", exitUsage, "IN is missing"},
 		{"a.onnx " + m, exitUsage, `ending ".onnx"; convert knows .safetensors`},
-		{at("none.pt") + " " + at("x.eqx"), exitFailure, "no such file"},
+		{at("none.pt") + " " + at("x.eqx"), exitFailure, "does not exist"},
 		{at("text.pt") + " " + at("x.eqx"), exitFailure, "no file of torch.save"},
-		{t.TempDir() + " " + at("x.eqx"), exitFailure, "model.safetensors: no such file"},
+		{t.TempDir() + " " + at("x.eqx"), exitFailure, "model.safetensors does not exist"},
 		{torchFile + " " + at("x.safetensors"), exitUsage, "give --activation, one of identity, tanh"},
 		{torchFile + " " + at("x.safetensors") + " --activation swish", exitUsage, `swish`},
 		{torchFile + " " + at("x.safetensors") + " --activation tanh --time never", exitUsage, `never`},

@@ -41,6 +41,8 @@ td, th { text-align: left; padding: .1em 1em .1em 0 } pre { background: #f4f4f4;
 {{.Loss}}
 <h2>Solutions</h2>
 {{range .Fits}}{{.}}
+{{end}}{{if .Phase}}<h2>Phase portrait</h2>
+{{.Phase}}
 {{end}}{{if .Problem}}<p>{{.Problem}}</p>{{end}}
 <h2>Settings</h2>
 <pre>{{.Config}}</pre>
@@ -55,7 +57,7 @@ func (r *runFolder) report(out outcome, config string, d *dataset, m *modelfile.
 		Meta                           modelfile.Meta
 		From, To                       float64
 		Rows, Missing                  int
-		Loss                           template.HTML
+		Loss, Phase                    template.HTML
 		Fits                           []template.HTML
 	}{Data: "Solutions of dz/dt = f(z, t)", Formula: fmt.Sprint(m.Model.Spec.Widths), Config: config, Out: out, Meta: m.Meta, From: math.Inf(1), To: math.Inf(-1)}
 	for _, s := range d.series {
@@ -68,7 +70,7 @@ func (r *runFolder) report(out outcome, config string, d *dataset, m *modelfile.
 		}
 	}
 	var err error
-	if page.Loss, err = svg(lossPlot(history)); err != nil {
+	if page.Loss, err = svg(lossPlot(history), 9); err != nil {
 		return err
 	}
 	n := min(len(d.series), reportSeries)
@@ -80,8 +82,18 @@ func (r *runFolder) report(out outcome, config string, d *dataset, m *modelfile.
 	if err != nil {
 		page.Problem = err.Error()
 	}
+	if len(m.States) > 1 && len(list) > 0 {
+		s := &scene{m: m, starts: m.Series[:n], points: d.series[:n], list: list}
+		p, err := s.phase(&portrait{at: m.Series[0].Time, grid: 20})
+		if err != nil {
+			return err
+		}
+		if page.Phase, err = svg(p, 14); err != nil {
+			return err
+		}
+	}
 	for i := range list {
-		text, err := svg(fitPlot(d, i, m, &list[i]))
+		text, err := svg(fitPlot(d, i, m, &list[i]), 9)
 		if err != nil {
 			return err
 		}
@@ -94,10 +106,10 @@ func (r *runFolder) report(out outcome, config string, d *dataset, m *modelfile.
 	return os.WriteFile(out.Report, b.Bytes(), 0o666)
 }
 
-// svg draws p as an element of HTML.
-func svg(p *plot.Plot) (template.HTML, error) {
+// svg draws p as an element of HTML, so many centimetres high.
+func svg(p *plot.Plot, height float64) (template.HTML, error) {
 	var b bytes.Buffer
-	if err := picture.Write(&b, "svg", picture.Layout{Width: 18, Height: 9}, p); err != nil {
+	if err := picture.Write(&b, "svg", picture.Layout{Width: 18, Height: height}, p); err != nil {
 		return "", err
 	}
 	text := b.Bytes()

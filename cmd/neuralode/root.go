@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"runtime/debug"
+	"slices"
 
 	"github.com/spf13/cobra"
 )
@@ -52,7 +53,7 @@ func run(ctx context.Context, args []string, in io.Reader, out, errs io.Writer) 
 		code = exitUsage
 		err = fmt.Errorf("%w\nsee %q", err, cmd.CommandPath()+" --help")
 	}
-	if a.json {
+	if a.json || slices.Contains(args, "--json") { // flags behind a wrong one are not read
 		text, _ := json.Marshal(map[string]string{"error": err.Error()})
 		fmt.Fprintln(errs, string(text))
 	} else {
@@ -70,6 +71,9 @@ predicts with what it learned.
 
 Exit codes: 0 success, 1 failure, 2 wrong usage, 130 interrupted. Results go to
 standard output, remarks and errors to standard error.`,
+		Example: `  neuralode train data.csv --out run
+  neuralode predict run --times 0:10:101 > future.csv
+  neuralode plot phase run --data data.csv`,
 		SilenceErrors: true,
 		SilenceUsage:  true,
 		Args: func(_ *cobra.Command, args []string) error {
@@ -84,6 +88,7 @@ standard output, remarks and errors to standard error.`,
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	root.CompletionOptions.HiddenDefaultCmd = false
 	root.AddCommand(a.trainCommand(), a.predictCommand(), a.plotCommand(), a.benchCommand(), a.checkCommand(), a.convertCommand(), a.doctorCommand(), a.versionCommand())
+	complete(root)
 	return root
 }
 

@@ -18,7 +18,10 @@ import (
 )
 
 // runFolder is where a run's results lie.
-type runFolder struct{ path string }
+type runFolder struct {
+	path    string
+	settled bool // config.yaml is of this run
+}
 
 func (r *runFolder) file(name string) string { return filepath.Join(r.path, name) }
 
@@ -27,22 +30,30 @@ func (r *runFolder) open(t *training) error {
 	if err := os.MkdirAll(r.path, 0o777); err != nil {
 		return err
 	}
-	checkpoint := r.file("checkpoint.safetensors")
-	_, err := os.Stat(checkpoint)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		err = nil
-	case err == nil && t.overwrite:
-		err = os.Remove(checkpoint)
-	case err == nil && !t.resume:
-		return usagef("%s holds a run; --resume goes on with it, --overwrite begins afresh, or give another --out", r.path)
+	if t.resume {
+		return nil
 	}
-	if err == nil && !t.resume {
-		if err = os.Remove(r.file("metrics.jsonl")); errors.Is(err, fs.ErrNotExist) {
-			err = nil
+	for _, name := range []string{"checkpoint.safetensors", "model.safetensors"} {
+		if _, err := os.Stat(r.file(name)); err == nil && !t.overwrite {
+			return usagef("%s holds a run; --resume goes on with it, --overwrite begins afresh, or give another --out", r.path)
 		}
 	}
-	return err
+	for _, name := range []string{"checkpoint.safetensors", "metrics.jsonl"} {
+		if err := os.Remove(r.file(name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	return nil
+}
+
+// settings writes config.yaml, once. It waits for the first epoch: a checkpoint that is of
+// other settings is found by then, and keeps its own.
+func (r *runFolder) settings(config []byte) error {
+	if r.settled {
+		return nil
+	}
+	r.settled = true
+	return os.WriteFile(r.file("config.yaml"), config, 0o666)
 }
 
 // metricsLine is an epoch in metrics.jsonl.
@@ -146,7 +157,7 @@ func readMetricsCSV(path string) ([]train.Record, error) {
 func readMetricsLines(path string) ([]train.Record, error) {
 	text, err := os.ReadFile(path)
 	if err != nil {
-		return nil, err
+		return nil, table.Explain(path, err)
 	}
 	var history []train.Record
 	for n, line := range bytes.SplitAfter(text, []byte("\n")) {

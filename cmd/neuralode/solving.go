@@ -1,7 +1,7 @@
 package main
 
 import (
-	"strings"
+	"math"
 
 	"github.com/spf13/pflag"
 
@@ -19,12 +19,8 @@ type solving struct {
 
 // add adds all flags but --stepping.
 func (s *solving) add(f *pflag.FlagSet) {
-	var names []string
-	for _, m := range solver.Methods() {
-		names = append(names, m.String())
-	}
 	f.StringVar(&s.backend, "backend", "auto", "device: auto, cpu or gpu")
-	f.StringVar(&s.method, "method", "tsit5", "Runge-Kutta method: "+strings.Join(names, ", "))
+	f.StringVar(&s.method, "method", "tsit5", "Runge-Kutta method: "+names(solver.Methods()))
 	f.Float64Var(&s.rtol, "rtol", 0, "relative tolerance of a step (default 1e-6, in float32 1e-4)")
 	f.Float64Var(&s.atol, "atol", 0, "absolute tolerance of a step (default 1e-8, in float32 1e-6)")
 	f.Float64Var(&s.step, "step", 0, "size of every step; 0 chooses it by the tolerances")
@@ -32,20 +28,6 @@ func (s *solving) add(f *pflag.FlagSet) {
 
 func (s *solving) addStepping(f *pflag.FlagSet) {
 	f.StringVar(&s.stepping, "stepping", "joint", "one step size for the batch, joint, or for each sample, per_sample")
-}
-
-func (s *solving) settings() (solver.Settings, error) {
-	method, err := solver.ParseMethod(s.method)
-	if err != nil {
-		return solver.Settings{}, usageError{err}
-	}
-	stepping := solver.Joint
-	if s.stepping != "" {
-		if stepping, err = parseStepping(s.stepping); err != nil {
-			return solver.Settings{}, err
-		}
-	}
-	return solver.Settings{Method: method, RTol: s.rtol, ATol: s.atol, Step: s.step, Stepping: stepping}, nil
 }
 
 func parseStepping(name string) (solver.Stepping, error) {
@@ -71,7 +53,7 @@ func openBackend[T backend.Float](name string) (backend.Backend[T], error) {
 	return nil, usagef("there is no backend %q; give auto, cpu or gpu", name)
 }
 
-// addOver adds the flags for [solving.over], and says what the default of the tolerances is.
+// addOver is add for commands that have a MODEL, and says what the default of the tolerances is.
 func (s *solving) addOver(f *pflag.FlagSet, rtol, atol string) {
 	s.add(f)
 	f.Lookup("method").DefValue = "that of MODEL"
@@ -80,26 +62,34 @@ func (s *solving) addOver(f *pflag.FlagSet, rtol, atol string) {
 	f.Lookup("step").Usage = "size of every step, in the network's unit of time; 0 chooses it by the tolerances (default that of MODEL)"
 }
 
-// over returns base, the settings of a model, with what the command line says.
-func (s *solving) over(base solver.Settings, f *pflag.FlagSet) (solver.Settings, error) {
-	set, err := s.settings()
-	if err != nil {
-		return set, err
+// over returns base with what the command line says.
+func (s *solving) over(base solver.Settings, f *pflag.FlagSet) (set solver.Settings, err error) {
+	set = base
+	if f.Changed("method") {
+		if set.Method, err = solver.ParseMethod(s.method); err != nil {
+			return set, usageError{err}
+		}
 	}
-	if !f.Changed("method") {
-		set.Method = base.Method
+	if f.Changed("stepping") && s.stepping != "" {
+		if set.Stepping, err = parseStepping(s.stepping); err != nil {
+			return set, err
+		}
 	}
-	if !f.Changed("stepping") {
-		set.Stepping = base.Stepping
+	if f.Changed("rtol") || f.Changed("atol") {
+		set.Step = 0
 	}
-	if !f.Changed("rtol") {
-		set.RTol = base.RTol
+	for _, c := range []struct {
+		flag      string
+		value, to *float64
+	}{{"rtol", &s.rtol, &set.RTol}, {"atol", &s.atol, &set.ATol}, {"step", &s.step, &set.Step}} {
+		if f.Changed(c.flag) {
+			if *c.to = *c.value; !(*c.to >= 0) || math.IsInf(*c.to, 0) {
+				return set, usagef("--%s is %g; give a finite number of at least 0", c.flag, *c.to)
+			}
+		}
 	}
-	if !f.Changed("atol") {
-		set.ATol = base.ATol
-	}
-	if !f.Changed("step") && !f.Changed("rtol") && !f.Changed("atol") {
-		set.Step = base.Step
+	if set.Step == 0 && !set.Method.Adaptive() {
+		return set, usagef("--method %v has no error estimate to choose steps by; give their size by --step, or an adaptive method such as tsit5", set.Method)
 	}
 	return set, nil
 }

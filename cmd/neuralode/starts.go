@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"math"
 	"os"
 	"path/filepath"
@@ -24,7 +25,17 @@ func modelPath(path string) string {
 	return path
 }
 
-func loadModel(path string) (*modelfile.File, error) { return modelfile.Load(modelPath(path)) }
+func loadModel(path string) (*modelfile.File, error) {
+	file := modelPath(path)
+	m, err := modelfile.Load(file)
+	switch {
+	case err == nil:
+		return m, nil
+	case file != path && errors.Is(err, fs.ErrNotExist):
+		return nil, fmt.Errorf("%s has no model.safetensors; give the folder that train wrote, or a model's file", path)
+	}
+	return nil, table.Explain(file, err)
+}
 
 // starting holds the flags that say where solutions begin, and at which times they are
 // wanted.

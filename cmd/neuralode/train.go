@@ -5,7 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
+	"math"
 	"path/filepath"
 	"strings"
 	"time"
@@ -117,17 +117,34 @@ about 1 in 1. Tolerances, steps and the loss are in these units.`,
 	return cmd
 }
 
-// names lists what can be chosen.
-func names[E fmt.Stringer](list []E) string {
+// What is larger than these is a mistake, and would take the memory of a machine.
+const (
+	maxAugment = 1000
+	maxParams  = 50_000_000
+)
+
+// What train can choose from.
+func losses() []train.LossKind { return []train.LossKind{train.MSE, train.MAE, train.Huber} }
+func optimizers() []train.OptimizerKind {
+	return []train.OptimizerKind{train.Adam, train.AdamW, train.RMSprop, train.SGD}
+}
+func schedules() []train.ScheduleKind {
+	return []train.ScheduleKind{train.Constant, train.Exponential, train.Cosine}
+}
+
+// texts are the names of what can be chosen.
+func texts[E fmt.Stringer](list []E) []string {
 	var text []string
 	for _, e := range list {
 		text = append(text, e.String())
 	}
-	return strings.Join(text, ", ")
+	return text
 }
 
+func names[E fmt.Stringer](list []E) string { return strings.Join(texts(list), ", ") }
+
 // choose finds the value called name.
-func choose[E fmt.Stringer](flag, name string, list ...E) (E, error) {
+func choose[E fmt.Stringer](flag, name string, list []E) (E, error) {
 	for _, e := range list {
 		if e.String() == name {
 			return e, nil
@@ -156,12 +173,24 @@ func (a *app) train(cmd *cobra.Command, t *training, args []string) error {
 		return usagef("--validation is %g; give a fraction of at least 0 and less than 1", t.validation)
 	case t.validateBy != "auto" && t.validateBy != "series" && t.validateBy != "time":
 		return usagef("there is no --validate-by %q; give auto, series or time", t.validateBy)
-	case t.augment < 0:
-		return usagef("--augment is %d; give 0 or more", t.augment)
+	case t.augment < 0 || t.augment > maxAugment:
+		return usagef("--augment is %d; give 0 to %d", t.augment, maxAugment)
+	case t.epochs < 1:
+		return usagef("--epochs is %d; give at least 1", t.epochs)
+	case !(t.lr > 0 && t.huber > 0):
+		return usagef("--lr is %g and --huber-delta %g; give positive numbers", t.lr, t.huber)
 	case t.window < 0 || t.window == 1:
 		return usagef("--window is %d; give 0 or at least 2 rows", t.window)
 	case t.window > 0 && t.learnZ0:
 		return usagef("--window and --learn-z0 exclude each other: windows begin with the states that were observed")
+	}
+	for flag, v := range map[string]float64{
+		"weight-decay": t.weightDecay, "clip": t.clip, "min-delta": t.minDelta, "warmup": float64(t.warmup),
+		"batch": float64(t.batch), "patience": float64(t.patience), "checkpoint-every": float64(t.every),
+	} {
+		if !(v >= 0) || math.IsInf(v, 0) {
+			return usagef("--%s is %g; give a finite number of at least 0", flag, v)
+		}
 	}
 	switch t.precision {
 	case "float64":
@@ -185,12 +214,15 @@ func (t *training) spec(dim int) (mlp.Spec, error) {
 	if err != nil {
 		return spec, usageError{err}
 	}
+	if n := spec.NumParams(); n > maxParams {
+		return spec, usagef("the network has %d parameters, and train takes at most %d; give fewer or narrower --hidden layers", n, maxParams)
+	}
 	return spec, nil
 }
 
 // losses is the part of the settings that says what is fitted.
 func (t *training) losses() (train.TrajectorySettings, error) {
-	kind, err := choose("loss", t.loss, train.MSE, train.MAE, train.Huber)
+	kind, err := choose("loss", t.loss, losses())
 	set := train.TrajectorySettings{Loss: train.Loss{Kind: kind}, LearnZ0: t.learnZ0}
 	if kind == train.Huber {
 		set.Loss.Delta = t.huber
@@ -200,11 +232,11 @@ func (t *training) losses() (train.TrajectorySettings, error) {
 
 // updates is the part of the settings that says how.
 func (t *training) updates() (optimizer train.Optimizer, schedule train.Schedule, err error) {
-	o, err := choose("optimizer", t.optimizer, train.Adam, train.AdamW, train.RMSprop, train.SGD)
+	o, err := choose("optimizer", t.optimizer, optimizers())
 	if err != nil {
 		return optimizer, schedule, err
 	}
-	s, err := choose("schedule", t.schedule, train.Constant, train.Exponential, train.Cosine)
+	s, err := choose("schedule", t.schedule, schedules())
 	return train.Optimizer{Kind: o, LR: t.lr, WeightDecay: t.weightDecay}, train.Schedule{Kind: s, Warmup: t.warmup}, err
 }
 
@@ -236,7 +268,7 @@ func fit[T backend.Float](ctx context.Context, a *app, t *training, flags *pflag
 	if err != nil {
 		return err
 	}
-	set, err := t.settings()
+	set, err := t.over(solver.Settings{}, flags)
 	if err != nil {
 		return err
 	}
@@ -304,9 +336,6 @@ func fit[T backend.Float](ctx context.Context, a *app, t *training, flags *pflag
 	if err != nil {
 		return err
 	}
-	if err := os.WriteFile(run.file("config.yaml"), config, 0o666); err != nil {
-		return err
-	}
 	theta, err := obj.Params()
 	if err != nil {
 		return err
@@ -323,12 +352,15 @@ func fit[T backend.Float](ctx context.Context, a *app, t *training, flags *pflag
 		Checkpoint: run.file("checkpoint.safetensors"), CheckpointEvery: t.every,
 		OnEpoch: func(r train.Report[T]) error {
 			show.epoch(r.Record, t.epochs)
-			return run.append(r.Record)
+			return errors.Join(run.settings(config), run.append(r.Record))
 		},
 	}
 	res, err := train.Fit(ctx, obj, theta, settings)
 	show.close()
 	if res == nil {
+		return err
+	}
+	if err := run.settings(config); err != nil {
 		return err
 	}
 	best := &mlp.Model[T]{Spec: spec, Theta: res.Best[:spec.NumParams()]}

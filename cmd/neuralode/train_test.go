@@ -91,7 +91,7 @@ func TestTrainPredict_Spirals(t *testing.T) {
 		t.Errorf("metrics.jsonl has %d lines", n)
 	}
 	report := readFile(t, filepath.Join(dir, "report.html"))
-	if strings.Count(report, "<svg") != 7 || !strings.Contains(report, "s5") || strings.Contains(report, "<?xml") {
+	if strings.Count(report, "<svg") != 8 || !strings.Contains(report, "s5") || strings.Contains(report, "<?xml") {
 		t.Errorf("report.html has %d pictures", strings.Count(report, "<svg"))
 	}
 
@@ -116,6 +116,17 @@ func TestTrainPredict_Spirals(t *testing.T) {
 	}
 	call(t, t.Context(), exitUsage, []string{"train", "--config", filepath.Join(dir, "config.yaml")}, "--resume goes on", "--overwrite")
 	call(t, t.Context(), exitOK, []string{"train", "--config", filepath.Join(dir, "config.yaml"), "--epochs", "151", "--resume"}, "151 epochs")
+
+	// What belongs to other settings is left as it is.
+	config := readFile(t, filepath.Join(dir, "config.yaml"))
+	call(t, t.Context(), exitFailure, []string{"train", "--config", filepath.Join(dir, "config.yaml"), "--hidden", "5", "--resume"}, "of another run")
+	if readFile(t, filepath.Join(dir, "config.yaml")) != config {
+		t.Error("a run that could not go on wrote its settings")
+	}
+	if err := os.Remove(filepath.Join(dir, "checkpoint.safetensors")); err != nil {
+		t.Fatal(err)
+	}
+	call(t, t.Context(), exitUsage, []string{"train", "--config", filepath.Join(dir, "config.yaml")}, "holds a run")
 }
 
 func TestTrain_Ways(t *testing.T) {
@@ -156,6 +167,21 @@ func TestTrain_Errors(t *testing.T) {
 		{exitUsage, "train " + data + " --method frog", "frog"},
 		{exitUsage, "train " + data + " --backend frog", "auto, cpu or gpu"},
 		{exitUsage, "train " + data + " --validation 1", "less than 1"},
+		{exitUsage, "train " + data + " --epochs 0", "at least 1"},
+		{exitUsage, "train " + data + " --lr 0", "positive"},
+		{exitUsage, "train " + data + " --lr NaN", "positive"},
+		{exitUsage, "train " + data + " --huber-delta -1", "positive"},
+		{exitUsage, "train " + data + " --clip NaN", "--clip is NaN"},
+		{exitUsage, "train " + data + " --batch -1", "--batch is -1"},
+		{exitUsage, "train " + data + " --checkpoint-every -1", "--checkpoint-every is -1"},
+		{exitUsage, "train " + data + " --rtol -1", "--rtol is -1"},
+		{exitUsage, "train " + data + " --step Inf", "--step is +Inf"},
+		{exitUsage, "train " + data + " --method rk4", "give their size by --step"},
+		{exitUsage, "train " + data + " --augment 1000000", "0 to 1000"},
+		{exitUsage, "train " + data + " --hidden 8000,8000", "narrower --hidden"},
+		{exitUsage, "train " + data + " --hidden 5,x", "x"},
+		{exitFailure, "train " + data + " --states x,x", "named twice"},
+		{exitFailure, "train " + data + " --lr 1e9 --epochs 30", "best model so far"},
 		{exitUsage, "train " + data + " --window 3 --learn-z0", "exclude"},
 		{exitFailure, "train " + data + " --states z", "it has series, time, x, y"},
 		{exitFailure, "train " + data + " --validate-by series --validation 0.1", "--validate-by time"},
@@ -166,6 +192,15 @@ func TestTrain_Errors(t *testing.T) {
 		{exitFailure, "train --config " + file("a.yaml", "frog: 1\n"), "its settings are"},
 		{exitFailure, "train --config " + file("a.toml", "epochs = 'many'\n"), "epochs"},
 		{exitUsage, "train --config " + file("a.ini", ""), ".yaml or .toml"},
+		{exitFailure, "train --config " + file("a.yaml", "hidden: [1\n"), "line 1"},
+		{exitFailure, "train --config " + file("a.toml", "epochs = \n"), "line 1"},
+		{exitFailure, "train --config none.yaml", "does not exist"},
+		{exitUsage, "train " + data + " --config " + file("a.yaml", "epochs: 0\n"), "--epochs is 0"},
+		{exitFailure, "predict none", "none does not exist"},
+		{exitFailure, "predict " + t.TempDir(), "has no model.safetensors"},
+		{exitFailure, "predict " + file("a.safetensors", ""), "truncated"},
+		{exitUsage, "predict " + data + " --json --frog", `{"error":"unknown flag: --frog`},
+		{exitUsage, "predict --frog --json", `{"error":"unknown flag: --frog`},
 		{exitUsage, "predict", "MODEL is missing"},
 		{exitFailure, "predict " + data, "spirals.csv"},
 		{exitUsage, "predict " + data + " --format frog", "csv, parquet, json"},
@@ -216,6 +251,20 @@ func TestTrain_Interrupt(t *testing.T) {
 	call(t, t.Context(), exitOK, []string{"predict", dir})
 }
 
+// Every command that computes stops when it is told to.
+func TestInterrupt(t *testing.T) {
+	dir, _ := rotation(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	for _, args := range []string{"predict", "check", "bench", "plot trajectories", "plot phase", "plot steps"} {
+		line := append(strings.Fields(args), dir)
+		if strings.HasPrefix(args, "plot") {
+			line = append(line, "--out", filepath.Join(t.TempDir(), "a.png"))
+		}
+		call(t, ctx, exitInterrupted, line, "canceled")
+	}
+}
+
 // killArgs is set in the child process of TestTrain_Kill to its command line.
 const killArgs = "NEURALODE_TEST_ARGS"
 
@@ -233,7 +282,7 @@ func TestTrain_Kill(t *testing.T) {
 		t.Skip("Windows has no SIGKILL")
 	}
 	data, whole, dir := spirals(t, 5), t.TempDir(), t.TempDir()
-	args := []string{"train", data, "--epochs", "800", "--batch", "2", "--checkpoint-every", "3", "--out"}
+	args := []string{"train", data, "--epochs", "300", "--batch", "2", "--checkpoint-every", "7", "--out"}
 	call(t, t.Context(), exitOK, append(args, whole))
 	child := exec.Command(os.Args[0], "-test.run=^TestKillChild$")
 	child.Env = append(os.Environ(), killArgs+"="+strings.Join(append(args, dir), "\n"))

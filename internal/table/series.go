@@ -78,6 +78,11 @@ func (t *Table) Resolve(l Layout) (Layout, error) {
 			return l, err
 		}
 	}
+	for i, name := range l.States {
+		if slices.Contains(l.States[:i], name) {
+			return l, fmt.Errorf("the state %q is named twice; name it once", name)
+		}
+	}
 	switch {
 	case len(l.States) == 0:
 		return l, fmt.Errorf("%s has no column of states beside the time %q; it has %s", t.Name, l.Time, strings.Join(names, ", "))

@@ -41,7 +41,7 @@ func Read(path string, in io.Reader) (*Table, error) {
 	}
 	info, err := os.Stat(path)
 	if err != nil {
-		return nil, open(path, err)
+		return nil, Explain(path, err)
 	}
 	switch {
 	case info.IsDir():
@@ -53,7 +53,7 @@ func Read(path string, in io.Reader) (*Table, error) {
 	}
 	f, err := os.Open(path)
 	if err != nil {
-		return nil, open(path, err)
+		return nil, Explain(path, err)
 	}
 	defer f.Close()
 	switch strings.ToLower(filepath.Ext(path)) {
@@ -65,8 +65,8 @@ func Read(path string, in io.Reader) (*Table, error) {
 	return ReadCSV(path, f)
 }
 
-// open says what to do about a file that cannot be opened.
-func open(path string, err error) error {
+// Explain says what to do about a file that cannot be opened.
+func Explain(path string, err error) error {
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return fmt.Errorf("%s does not exist; check the path", path)

@@ -88,6 +88,7 @@ func TestRead_CSVErrors(t *testing.T) {
 		{"t,x\n0,1\n", Layout{ID: "who"}, []string{`no column "who"`, "it has t, x"}},
 		{"t\n0\n", Layout{}, []string{"no column of states"}},
 		{"t,x\n0,1\n", Layout{States: []string{"t"}}, []string{"only one of"}},
+		{"t,x\n0,1\n", Layout{States: []string{"x", "x"}}, []string{`"x" is named twice`}},
 		{"t,x\n0,1\n2,1\n1,1\n", Layout{}, []string{"line 4", "time 1 is not after", "line 3", "sort", "--id"}},
 		{"t,x\n0,1\n\n0,1\n", Layout{}, []string{"line 4", "is the same as", "line 2"}},
 		{"id,t,x\na,0,1\nb,0,1\na,0,1\n", Layout{ID: "id"}, []string{"line 4", `series "a"`, "line 2"}},
@@ -151,7 +152,7 @@ func TestRead_FileErrors(t *testing.T) {
 }
 
 func TestOpen_NamesThePermission(t *testing.T) {
-	wantError(t, "secret", open("a.csv", &os.PathError{Op: "open", Path: "a.csv", Err: os.ErrPermission}), "may not be read", "permissions")
+	wantError(t, "secret", Explain("a.csv", &os.PathError{Op: "open", Path: "a.csv", Err: os.ErrPermission}), "may not be read", "permissions")
 }
 
 func TestRead_StandardInput(t *testing.T) {
