@@ -4,7 +4,9 @@ import (
 	"cmp"
 	"fmt"
 	"io"
+	"math"
 	"math/rand/v2"
+	"slices"
 	"text/tabwriter"
 
 	"github.com/spf13/cobra"
@@ -45,8 +47,17 @@ type direction struct {
 type checking struct {
 	solving
 	starting
+	data    string
 	samples int
 	adjoint.CheckSettings[float64]
+}
+
+// checkProblem is what is solved and differentiated.
+type checkProblem struct {
+	series string    // of --data, whose observations are in the loss
+	z0     []float64 // of the network, row-major [B, dim]
+	ts     []float64 // of the data
+	loss   func(y, dLdy []float64) float64
 }
 
 func (a *app) checkCommand() *cobra.Command {
@@ -60,6 +71,9 @@ differences in random directions and with the continuous adjoint. States are tho
 the network: normalised ones, where train normalised. The exit code is 1 if one differs
 by more than the tolerance.
 
+With --data the loss is the mean squared error of the observations, for each of the
+first --samples series on its own.
+
 It begins where the series of the training began, or at --z0, or at the rows of --states;
 a model that remembers no series at random states, normally distributed.
 
@@ -67,7 +81,7 @@ The default tolerance of the solver is 1e-9 here, as finite differences see its 
 Activations with kinks, relu and leaky_relu, may fail near one, where no derivative is.`,
 		Example: `  neuralode check run
   neuralode check model.safetensors --z0 2,0 --times 0:25:100 --method dopri5
-  neuralode check run --states data.csv --times 0:10:11 --json`,
+  neuralode check run --data data.csv --json`,
 		Args: positional("MODEL"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			r, err := c.run(cmd, a, args[0])
@@ -83,8 +97,9 @@ Activations with kinks, relu and leaky_relu, may fail near one, where no derivat
 	}
 	f := cmd.Flags()
 	f.SortFlags = false
+	f.StringVar(&c.data, "data", "", "table of observations, with the columns of the training")
 	c.starting.add(f, "5 over the first of the series, else 0:1:5")
-	f.IntVar(&c.samples, "samples", 4, "number of initial states, unless they are given")
+	f.IntVar(&c.samples, "samples", 4, "number of initial states or series, unless they are given")
 	f.IntVar(&c.Directions, "directions", 3, "number of random directions, of initial states and of parameters")
 	f.Float64Var(&c.Tol, "tol", 0, "relative error that passes (default 1000 times rtol, at least 1e-6)")
 	f.Uint64Var(&c.Seed, "seed", 1, "seed of what is random")
@@ -107,7 +122,7 @@ func (c *checking) run(cmd *cobra.Command, a *app, path string) (*certificate, e
 	if err != nil {
 		return nil, err
 	}
-	z0, ts, err := c.problem(cmd, a, m)
+	problems, err := c.problems(cmd, a, path, m)
 	if err != nil {
 		return nil, err
 	}
@@ -135,56 +150,104 @@ func (c *checking) run(cmd *cobra.Command, a *app, path string) (*certificate, e
 		return nil, err
 	}
 	defer s.Close()
-	c.Loss = meanSquare
-	report, err := adjoint.Check(cmd.Context(), s, adjoint.Settings{}, z0, m.Taus(ts), c.CheckSettings)
-	if report == nil {
-		return nil, err
-	}
 	r := &certificate{
 		Model: path, Backend: dev.Name(), Method: set.Method.String(), RTol: set.RTol, Step: set.Step,
-		Samples: len(z0) / m.Model.Dim(), Times: [2]float64{ts[0], ts[len(ts)-1]},
-		Gradient: report.Method.String(), Second: report.Second.String(),
-		Tol: report.Tol, Z0: report.Difference.Z0, Theta: report.Difference.Theta, Pass: report.OK,
+		Times: [2]float64{math.Inf(1), math.Inf(-1)}, Pass: true,
 	}
-	for _, d := range report.Directions {
-		r.Directions = append(r.Directions, direction(d))
+	for _, p := range problems {
+		c.Loss = p.loss
+		report, err := adjoint.Check(cmd.Context(), s, adjoint.Settings{}, p.z0, m.Taus(p.ts), c.CheckSettings)
+		if report == nil {
+			return nil, err
+		}
+		r.add(p, len(p.z0)/m.Model.Dim(), report)
 	}
-	if err != nil {
+	if !r.Pass {
 		err = fmt.Errorf("the gradient does not pass at tolerance %.3g; solve with a smaller --rtol, or from states away from kinks of the activations, and if it fails still, report it", r.Tol)
 	}
 	return r, err
 }
 
-// problem returns the initial states, of the network, and the times, of the data.
-func (c *checking) problem(cmd *cobra.Command, a *app, m *modelfile.File) (z0, ts []float64, err error) {
+// add adds a problem's report.
+func (r *certificate) add(p checkProblem, samples int, report *adjoint.Report) {
+	r.Samples += samples
+	r.Times = [2]float64{min(r.Times[0], p.ts[0]), max(r.Times[1], p.ts[len(p.ts)-1])}
+	r.Gradient, r.Second, r.Tol = report.Method.String(), report.Second.String(), report.Tol
+	r.Z0, r.Theta = max(r.Z0, report.Difference.Z0), max(r.Theta, report.Difference.Theta)
+	r.Pass = r.Pass && report.OK
+	for _, d := range report.Directions {
+		if p.series != "" {
+			d.Of += ", series " + p.series
+		}
+		r.Directions = append(r.Directions, direction(d))
+	}
+}
+
+// problems returns what to check.
+func (c *checking) problems(cmd *cobra.Command, a *app, path string, m *modelfile.File) ([]checkProblem, error) {
 	given := len(c.z0) > 0 || c.states != "" || len(c.series) > 0
+	if c.data != "" {
+		if given || c.times != "" || c.timesFile != "" {
+			return nil, usagef("--data says where solutions begin, and the times; leave out --z0, --states, --series and --times")
+		}
+		return c.onData(cmd, a, path)
+	}
 	if c.times == "" && c.timesFile == "" && (len(c.z0) > 0 || c.states != "" || len(m.Series) == 0) {
 		c.times = "0:1:5"
 	}
+	p := checkProblem{loss: squaredError(nil)}
+	var err error
 	if given || len(m.Series) > 0 {
-		starts, times, err := c.read(a, m, cmd.Flags())
-		if err != nil {
-			return nil, nil, err
+		var starts []modelfile.Start
+		if starts, p.ts, err = c.read(a, m, cmd.Flags()); err != nil {
+			return nil, err
 		}
 		if !given {
 			starts = starts[:min(len(starts), c.samples)]
 		}
-		if ts = times; ts == nil {
-			ts = evenly(starts[0].Time, starts[0].End, 5)
+		if p.ts == nil {
+			p.ts = evenly(starts[0].Time, starts[0].End, 5)
 		}
 		for _, s := range starts {
-			z0 = append(z0, s.State...)
+			p.z0 = append(p.z0, s.State...)
 		}
 	} else {
-		z0 = randomStates(c.samples, m.Model.Dim(), c.Seed)
-		if ts, err = c.timesOf(a, m); err != nil {
-			return nil, nil, err
+		p.z0 = randomStates(c.samples, m.Model.Dim(), c.Seed)
+		if p.ts, err = c.timesOf(a, m); err != nil {
+			return nil, err
 		}
 	}
-	if len(ts) < 2 {
-		return nil, nil, usagef("one time alone is no span; give at least two --times")
+	if len(p.ts) < 2 {
+		return nil, usagef("one time alone is no span; give at least two --times")
 	}
-	return z0, ts, nil
+	return []checkProblem{p}, nil
+}
+
+// onData is a problem for each of the data's first series.
+func (c *checking) onData(cmd *cobra.Command, a *app, path string) ([]checkProblem, error) {
+	s := scene{data: c.data, starting: c.starting, solving: c.solving}
+	if err := s.read(cmd, a, path); err != nil {
+		return nil, err
+	}
+	var list []checkProblem
+	for i, start := range s.starts[:min(len(s.starts), c.samples)] {
+		of := &s.points[i]
+		p := checkProblem{series: of.ID, z0: start.State, ts: of.Times}
+		want := s.m.Z(of.Values, s.m.Model.Dim(), math.NaN())
+		switch {
+		case of.Times[0] < start.Time:
+			return nil, fmt.Errorf("%s: series %q begins at %v, and that of the training at %v; take rows from then on", c.data, of.ID, of.Times[0], start.Time)
+		case of.Times[0] > start.Time:
+			p.ts = slices.Insert(slices.Clone(p.ts), 0, start.Time)
+			want = slices.Insert(want, 0, slices.Repeat([]float64{math.NaN()}, len(start.State))...)
+		}
+		if len(p.ts) < 2 || !slices.ContainsFunc(want[len(start.State):], func(v float64) bool { return v == v }) {
+			return nil, fmt.Errorf("%s: series %q has no value after its beginning; give a longer one", c.data, of.ID)
+		}
+		p.loss = squaredError(want)
+		list = append(list, p)
+	}
+	return list, nil
 }
 
 // randomStates are normally distributed, row-major [batch, dim].
@@ -197,15 +260,27 @@ func randomStates(batch, dim int, seed uint64) []float64 {
 	return z
 }
 
-// meanSquare is the mean of y².
-func meanSquare(y, dLdy []float64) float64 {
-	sum := 0.0
-	n := float64(len(y))
-	for i, v := range y {
-		sum += v * v / n
-		dLdy[i] = 2 * v / n
+// squaredError is the loss that is the mean of (y - want)² over what is not NaN; nil is 0.
+func squaredError(want []float64) func(y, dLdy []float64) float64 {
+	return func(y, dLdy []float64) (sum float64) {
+		if want == nil {
+			want = make([]float64, len(y))
+		}
+		n := 0.0
+		for _, v := range want {
+			if v == v {
+				n++
+			}
+		}
+		for i, v := range want {
+			dLdy[i] = 0
+			if d := y[i] - v; v == v {
+				sum += d * d / n
+				dLdy[i] = 2 * d / n
+			}
+		}
+		return sum
 	}
-	return sum
 }
 
 func (r *certificate) print(w io.Writer) error {
@@ -219,7 +294,7 @@ func (r *certificate) print(w io.Writer) error {
 	if r.Step != 0 {
 		steps = fmt.Sprintf("steps of %g", r.Step)
 	}
-	fmt.Fprintf(w, "%s on %s: batch of %d, t from %g to %g, %s, %s\n\n", r.Model, r.Backend, r.Samples, r.Times[0], r.Times[1], r.Method, steps)
+	fmt.Fprintf(w, "%s on %s: %d samples, t from %g to %g, %s, %s\n\n", r.Model, r.Backend, r.Samples, r.Times[0], r.Times[1], r.Method, steps)
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintf(t, "along a direction of\t%s\tfinite differences\t± \trelative error\t\n", r.Gradient)
 	for _, d := range r.Directions {

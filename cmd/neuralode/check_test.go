@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"math"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -90,12 +91,35 @@ func TestCheck_OnData(t *testing.T) {
 	if r := all[0]; !r.Pass || r.Samples != 2 || r.Times != [2]float64{10, 15} || r.Method != "dopri5" || !reflect.DeepEqual(all[1], r) || !reflect.DeepEqual(all[2], r) {
 		t.Errorf("%+v", all)
 	}
+	// With observations, on each series; the gaps in them are not in the loss.
+	series := write(t, dir, "data.csv", "day,b,a,series\n10,7.125,110,p\n11,,90,p\n12,7,,p\n11,7,100,q\n14,6,90,q\n")
+	var c certificate
+	if err := json.Unmarshal([]byte(succeed(t, "check", dir, "--json", "--directions", "1", "--data", series)), &c); err != nil {
+		t.Fatal(err)
+	}
+	if !c.Pass || c.Samples != 2 || c.Times != [2]float64{10, 14} || len(c.Directions) != 4 || c.Directions[3].Of != "θ, series q" || c.Z0 == 0 {
+		t.Errorf("%+v", c)
+	}
+	call(t, t.Context(), exitUsage, []string{"check", dir, "--data", series, "--times", "0,1"}, "leave out")
+	call(t, t.Context(), exitFailure, []string{"check", dir, "--data", write(t, dir, "short.csv", "day,b,a\n10,7,1\n12,,\n")}, "no value after its beginning")
+	call(t, t.Context(), exitFailure, []string{"check", dir, "--data", write(t, dir, "early.csv", "day,b,a\n1,7,1\n12,1,1\n")}, "take rows from then on")
 	var r benchReport
 	if err := json.Unmarshal([]byte(succeed(t, "bench", dir, "--json", "--duration", "1ms", "--batch", "2", "--stepping", "joint", "--rtol", "1e-5")), &r); err != nil {
 		t.Fatal(err)
 	}
 	if r.Span != [2]float64{10, 15} || r.Precision != "float64" || r.Method != "dopri5" || r.RTol != 1e-5 || len(r.Rows) != 1 {
 		t.Errorf("%+v", r)
+	}
+}
+
+func TestSquaredError(t *testing.T) {
+	dLdy := []float64{9, 9, 9}
+	l := squaredError([]float64{1, math.NaN(), 5})([]float64{2, 100, 3}, dLdy)
+	if l != 2.5 || !slices.Equal(dLdy, []float64{1, 0, -2}) {
+		t.Errorf("the loss is %v, its derivative %v, want 2.5 and 1, 0, -2", l, dLdy)
+	}
+	if l = squaredError(nil)([]float64{1, 2, 2}, dLdy); l != 3 {
+		t.Errorf("the mean square is %v, want 3", l)
 	}
 }
 

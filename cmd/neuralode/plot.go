@@ -213,6 +213,7 @@ rejection. The solutions begin as those of trajectories do.`,
 			if err := s.read(cmd, a, args[0]); err != nil {
 				return err
 			}
+			s.limit(a)
 			panel, err := s.steps(cmd.Context())
 			if panel == nil {
 				return err

@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"fmt"
 	"image/png"
 	"math"
 	"os"
@@ -95,6 +96,22 @@ func TestPlot(t *testing.T) {
 		succeed(t, append(args, "--out", filepath.Join(at, "a.pdf"))...)
 		if text := readFile(t, filepath.Join(at, "a.pdf")); !strings.HasPrefix(text, "%PDF-") || !strings.Contains(text, "%%EOF") {
 			t.Errorf("plot %s: the PDF begins with %.20q", c.args, text)
+		}
+	}
+}
+
+// Of many series the first are drawn, and a note says so.
+func TestPlot_Many(t *testing.T) {
+	dir, _ := rotation(t)
+	data := "day,patient,blood,liver\n"
+	for i := range 20 {
+		data += fmt.Sprintf("1,n%d,5,-1\n3,n%d,4,-9\n", i, i)
+	}
+	path := write(t, t.TempDir(), "data.csv", data)
+	for _, kind := range []string{"phase", "steps"} {
+		out := call(t, t.Context(), exitOK, []string{"plot", kind, dir, "--data", path, "--out", "-", "--format", "svg"}, "12 of 20 series")
+		if !strings.Contains(out, ">n11<") || strings.Contains(out, ">n12<") {
+			t.Errorf("plot %s does not have 12 series", kind)
 		}
 	}
 }

@@ -76,14 +76,19 @@ func (s *scene) read(cmd *cobra.Command, a *app, path string) (err error) {
 	} else if s.starts, s.at, err = s.starting.read(a, s.m, cmd.Flags()); err != nil {
 		return err
 	}
-	if n := len(s.starts); n > maxSolutions && !named {
-		fmt.Fprintf(a.err, "note: %d of %d series are drawn; choose others with --series\n", maxSolutions, n)
-		s.starts = s.starts[:maxSolutions]
-	}
 	if len(s.z0) == 0 && s.states == "" { // else the data's series are none of the solutions
 		s.points = slices.DeleteFunc(s.points, func(p table.Series) bool { return s.start(p.ID) < 0 })
 	}
 	return nil
+}
+
+// limit leaves out what would be too much to see.
+func (s *scene) limit(a *app) {
+	if n := len(s.starts); n > maxSolutions && len(s.series)+len(s.z0) == 0 && s.states == "" {
+		fmt.Fprintf(a.err, "note: %d of %d series are drawn; choose others with --series\n", maxSolutions, n)
+		s.starts = s.starts[:maxSolutions]
+		s.points = slices.DeleteFunc(s.points, func(p table.Series) bool { return s.start(p.ID) < 0 })
+	}
 }
 
 // startWithData begins where the data's series do, or where the training found that they do.
@@ -116,6 +121,7 @@ func (s *scene) load(cmd *cobra.Command, a *app, path string) error {
 	if err := s.read(cmd, a, path); err != nil {
 		return err
 	}
+	s.limit(a)
 	var err error
 	s.list, err = solveFrom(cmd.Context(), s.backend, s.m, s.set, s.starts, s.at)
 	return err
