@@ -185,9 +185,8 @@ func (r *certificate) add(p checkProblem, samples int, report *adjoint.Report) {
 
 // problems returns what to check.
 func (c *checking) problems(cmd *cobra.Command, a *app, path string, m *modelfile.File) ([]checkProblem, error) {
-	given := len(c.z0) > 0 || c.states != "" || len(c.series) > 0
 	if c.data != "" {
-		if given || c.times != "" || c.timesFile != "" {
+		if c.given() || c.times != "" || c.timesFile != "" {
 			return nil, usagef("--data says where solutions begin, and the times; leave out --z0, --states, --series and --times")
 		}
 		return c.onData(cmd, a, path)
@@ -197,12 +196,12 @@ func (c *checking) problems(cmd *cobra.Command, a *app, path string, m *modelfil
 	}
 	p := checkProblem{loss: squaredError(nil)}
 	var err error
-	if given || len(m.Series) > 0 {
+	if c.given() || len(m.Series) > 0 {
 		var starts []modelfile.Start
 		if starts, p.ts, err = c.read(a, m, cmd.Flags()); err != nil {
 			return nil, err
 		}
-		if !given {
+		if !c.given() {
 			starts = starts[:min(len(starts), c.samples)]
 		}
 		if p.ts == nil {
@@ -234,10 +233,7 @@ func (c *checking) onData(cmd *cobra.Command, a *app, path string) ([]checkProbl
 		of := &s.points[i]
 		p := checkProblem{series: of.ID, z0: start.State, ts: of.Times}
 		want := s.m.Z(of.Values, s.m.Model.Dim(), math.NaN())
-		switch {
-		case of.Times[0] < start.Time:
-			return nil, fmt.Errorf("%s: series %q begins at %v, and that of the training at %v; take rows from then on", c.data, of.ID, of.Times[0], start.Time)
-		case of.Times[0] > start.Time:
+		if of.Times[0] > start.Time {
 			p.ts = slices.Insert(slices.Clone(p.ts), 0, start.Time)
 			want = slices.Insert(want, 0, slices.Repeat([]float64{math.NaN()}, len(start.State))...)
 		}

@@ -136,7 +136,7 @@ func (a *app) convert(cmd *cobra.Command, c *conversion, in, out string) error {
 		err = writeModel(mlp.Convert[float32](m), c, to, out, src.meta, &lines)
 	}
 	if err != nil {
-		return err
+		return unwritten(out, err)
 	}
 	report.Spec, report.Formula, report.Tensors = m.Spec, statedict.Formula(m.Spec), lines
 	if a.json {

@@ -150,7 +150,7 @@ func TestConvert_Errors(t *testing.T) {
 		{m + " " + at("x.pt") + " --activation tanh", exitUsage, "--activation is about foreign files"},
 		{m + " " + at("x.pt") + " --names net", exitUsage, "put {i} in the place"},
 		{at("big.safetensors") + " " + at("x.eqx") + " --precision float32", exitFailure, "give --precision float64"},
-		{m + " " + at("none/x.pt"), exitFailure, "no such file or directory"},
+		{m + " " + at("none/x.pt"), exitFailure, "its folder does not exist"},
 	} {
 		code, _, errs := command(t, append([]string{"convert"}, strings.Fields(c.args)...)...)
 		if code != c.code || !strings.Contains(errs, c.want) {

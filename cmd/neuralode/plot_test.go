@@ -213,7 +213,7 @@ func TestPlot_Errors(t *testing.T) {
 		{exitFailure, "trajectories " + dir + " --data " + other, `no column "liver"`},
 		{exitFailure, "trajectories " + dir + " --data none.csv", "does not exist"},
 		{exitFailure, "trajectories none", "none does not exist"},
-		{exitFailure, "trajectories " + dir + " --out " + filepath.Join(at, "none", "a.png"), "no such file"},
+		{exitFailure, "trajectories " + dir + " --out " + filepath.Join(at, "none", "a.png"), "its folder does not exist"},
 		{exitFailure, "phase " + line + " --z0 1 --times 0:1:3", "needs two states"},
 		{exitUsage, "phase " + line, "remembers no series"},
 		{exitFailure, "steps " + dir + " --times 1", "give a later time"},

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -166,9 +167,20 @@ func writeTo(path string, out io.Writer, write func(io.Writer) error) error {
 	}
 	f, err := os.Create(path)
 	if err != nil {
-		return err
+		return unwritten(path, err)
 	}
 	return errors.Join(write(f), f.Close())
+}
+
+// unwritten says what to do about a file that cannot be made.
+func unwritten(path string, err error) error {
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return fmt.Errorf("%s cannot be written, as its folder does not exist; make it, or give another", path)
+	case errors.Is(err, fs.ErrPermission):
+		return fmt.Errorf("%s may not be written; change the permissions, or give another place", path)
+	}
+	return err
 }
 
 func writeTrajectories(w io.Writer, format string, m *modelfile.File, list []trajectory) error {

@@ -65,8 +65,7 @@ func (s *scene) read(cmd *cobra.Command, a *app, path string) (err error) {
 		}
 		s.points = set.Series
 	}
-	named := len(s.series)+len(s.z0) > 0 || s.states != ""
-	if s.data != "" && !named {
+	if s.data != "" && !s.given() {
 		if s.at, err = s.timesOf(a, s.m); err != nil {
 			return err
 		}
@@ -84,7 +83,7 @@ func (s *scene) read(cmd *cobra.Command, a *app, path string) (err error) {
 
 // limit leaves out what would be too much to see.
 func (s *scene) limit(a *app) {
-	if n := len(s.starts); n > maxSolutions && len(s.series)+len(s.z0) == 0 && s.states == "" {
+	if n := len(s.starts); n > maxSolutions && !s.given() {
 		fmt.Fprintf(a.err, "note: %d of %d series are drawn; choose others with --series\n", maxSolutions, n)
 		s.starts = s.starts[:maxSolutions]
 		s.points = slices.DeleteFunc(s.points, func(p table.Series) bool { return s.start(p.ID) < 0 })
@@ -95,7 +94,7 @@ func (s *scene) limit(a *app) {
 func (s *scene) startWithData() error {
 	for _, p := range s.points {
 		end := p.Times[len(p.Times)-1]
-		i := slices.IndexFunc(s.m.Series, func(m modelfile.Start) bool { return m.ID == p.ID })
+		i := slices.IndexFunc(s.m.Series, func(m modelfile.Start) bool { return m.ID == p.ID && m.Time <= p.Times[0] })
 		if i >= 0 {
 			start := s.m.Series[i]
 			start.End = max(start.End, end)

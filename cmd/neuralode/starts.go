@@ -66,6 +66,9 @@ func (p *starting) validate() error {
 	return nil
 }
 
+// given tells whether flags say where solutions begin.
+func (p *starting) given() bool { return len(p.series)+len(p.z0) > 0 || p.states != "" }
+
 // read returns what the flags ask for; nil times mean those of each series.
 func (p *starting) read(a *app, m *modelfile.File, f *pflag.FlagSet) (starts []modelfile.Start, times []float64, err error) {
 	if times, err = p.timesOf(a, m); err != nil {
