@@ -4,6 +4,8 @@ GO         ?= go
 BACKEND    ?= cpu
 BENCH      ?= .
 BENCHFLAGS ?=
+EXAMPLE    ?=
+EXAMPLEFLAGS ?=
 FUZZTIME   ?= 30s
 
 # GOOS/GOARCH that must build besides this machine's own.
@@ -12,7 +14,7 @@ CROSS := linux/amd64 darwin/arm64 windows/amd64
 include kernels/kernels.mk gpu/gpu.mk
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test lint asm asm-check cross race bench bench-peers bench-peers-venv interop cover fuzz table-solvers table-gradients
+.PHONY: help build demo example test lint asm asm-check cross race bench bench-peers bench-peers-venv interop cover fuzz table-solvers table-gradients
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -22,6 +24,12 @@ build: ## compile every package
 
 demo: ## learn the hare-lynx record; writes demo/hare_lynx.png and demo/model.safetensors (BACKEND=cpu or gpu)
 	$(if $(filter gpu,$(BACKEND)),$(CUDA_ENV)) $(GO) run $(if $(filter gpu,$(BACKEND)),-tags cuda) ./demo -backend $(BACKEND)
+
+EXAMPLES := $(filter-out internal,$(notdir $(patsubst %/,%,$(wildcard examples/*/))))
+
+example: ## run EXAMPLE=name of examples/, with EXAMPLEFLAGS; writes into its folder
+	@$(if $(filter $(EXAMPLE),$(EXAMPLES)),:,echo "make example EXAMPLE=name, one of: $(EXAMPLES)"; exit 2)
+	$(GO) run ./examples/$(EXAMPLE) -out examples/$(EXAMPLE) $(EXAMPLEFLAGS)
 
 test: ## vet and test every package, and the CPU backend without its assembly
 	$(GO) vet ./...
