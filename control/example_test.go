@@ -131,3 +131,15 @@ func ExampleSignal_At() {
 	// hermite         u(0.5) =  0.500, u' =  1.000  u(1.5) =  0.750, u' = -1.500  u(3.0) =  0.500, u' =  1.500
 	// natural cubic   u(0.5) =  0.728, u' =  1.152  u(1.5) =  0.565, u' = -1.261  u(3.0) =  0.348, u' =  1.217
 }
+
+// A function that reads its signal, with its derivatives: the signal is the third argument.
+func ExampleNewFunc() {
+	f := control.NewFunc(1, 1, []float64{0.5}, tank[float64], tank[field.Dual])
+	x, theta := []float64{4, 3}, f.Params() // x = [z, u]
+	dz, ax, atheta := make([]float64, 1), make([]float64, 2), make([]float64, 1)
+	f.Eval(0, x, theta, dz)
+	f.VJP(0, x, theta, []float64{1}, ax, atheta)
+	fmt.Println("f =", dz, " ∂f/∂[z, u] =", ax, " ∂f/∂θ =", atheta)
+	// Output:
+	// f = [1]  ∂f/∂[z, u] = [-0.5 1]  ∂f/∂θ = [-4]
+}

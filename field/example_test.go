@@ -150,3 +150,48 @@ func ExampleCheck() {
 	// 1 of 14 derivatives are wrong
 	// ∂f[1]/∂z[1] is -3, by differences -1
 }
+
+// drag is a table of the drag of a ball over its speed, interpolated by a parabola; the
+// package does not know it, and is told its slope.
+func drag[T field.Number](v T) T {
+	x := field.Value(v)
+	return field.Chain(v, 0.1*x+0.02*x*x, 0.1+0.04*x)
+}
+
+func fall[T field.Number](_ T, z, _, dz []T) {
+	dz[0] = 10 - drag(z[0])
+}
+
+func ExampleChain() {
+	f := field.New(1, nil, fall[float64], fall[field.Dual])
+	dz, az := make([]float64, 1), make([]float64, 1)
+	f.Eval(0, []float64{5}, nil, dz)
+	f.VJP(0, []float64{5}, nil, []float64{1}, az, nil)
+	fmt.Printf("f = %.2f, ∂f/∂z = %.2f\n", dz, az)
+	// Output:
+	// f = [9.00], ∂f/∂z = [-0.30]
+}
+
+// A network as a flow: its state has a component for the logarithm of the density.
+func ExampleNewFlow() {
+	// dz/dt = [z₀ + z₁, 2·z₁] as a network of one layer: the trace is 3.
+	linear := &mlp.Model[float64]{Spec: mlp.Dense(mlp.Identity, 2, 2), Theta: []float64{1, 1, 0, 2, 0, 0}}
+	f, err := field.NewFlow[float64](linear, field.FlowSettings{})
+	if err != nil {
+		log.Fatal(err)
+	}
+	dev := solver.Auto[float64]()
+	defer dev.Close()
+	s, err := solver.New(dev, f, solver.Settings{})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer s.Close()
+	sol, err := s.Solve(context.Background(), []float64{1, 1, 0}, []float64{0, 0.5})
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Printf("∫ tr(∂f/∂z) dt = %.4f\n", sol.Final()[2])
+	// Output:
+	// ∫ tr(∂f/∂z) dt = 1.5000
+}

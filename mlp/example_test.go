@@ -117,3 +117,15 @@ func ExampleParseActivation() {
 	// softplus 0.6931471805599453 0.5 <nil>
 	// mlp: activation "swish" unknown; use one of identity, tanh, sigmoid, relu, leaky_relu, elu, softplus, silu, gelu, gelu_tanh, sin
 }
+
+// A model in the other precision.
+func ExampleConvert() {
+	model, err := mlp.New[float64](mlp.Dense(mlp.Tanh, 2, 16, 2), mlp.Init{}, 1)
+	if err != nil {
+		log.Fatal(err)
+	}
+	single := mlp.Convert[float32](model)
+	fmt.Printf("%T, %d parameters\n", single.Theta[0], single.NumParams())
+	// Output:
+	// float32, 82 parameters
+}

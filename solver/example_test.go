@@ -206,3 +206,56 @@ func ExampleError() {
 	// [done step size too small done]
 	// [0.1429 NaN 0.5000]
 }
+
+// The fastest device that answers, and which one that was.
+func ExampleAuto() {
+	dev := solver.Auto[float64]()
+	defer dev.Close()
+	// Right-hand sides written in Go are solved on the CPU, whatever else there is.
+	predators := field.New(2, []float64{1.5, 1, 3, 1}, lotkaVolterra[float64], lotkaVolterra[field.Dual])
+	s, err := solver.New(dev, predators, solver.Settings{})
+	if err != nil {
+		panic(err)
+	}
+	defer s.Close()
+	sol, err := s.Solve(context.Background(), []float64{1, 1}, []float64{0, 1})
+	if err != nil {
+		panic(err)
+	}
+	for _, remark := range sol.Warnings { // why it was not the GPU that the program was built for
+		fmt.Println(remark)
+	}
+	fmt.Println("computed on the", sol.Backend)
+	// Output:
+	// computed on the cpu
+}
+
+func ExampleParseMethod() {
+	m, err := solver.ParseMethod("vern7")
+	fmt.Println(m, m.Adaptive(), m.Tableau().Order, err)
+	// Output:
+	// vern7 true 7 <nil>
+}
+
+// An event from generic functions, so that gradients can go through it: z falls below θ.
+func ExampleNewEvent() {
+	level := solver.NewEvent([]float64{0.25}, below[float64], below[field.Dual], nil, nil)
+	level.Name, level.Terminal = "level", true
+	dev := cpu.New[float64]()
+	defer dev.Close()
+	decay := &field.Custom[float64]{N: 1, F: func(_ float64, z, _, dz []float64) { dz[0] = -z[0] }}
+	s, err := solver.New(dev, decay, solver.Settings{Stepping: solver.PerSample}, level)
+	if err != nil {
+		panic(err)
+	}
+	defer s.Close()
+	sol, err := s.Solve(context.Background(), []float64{1}, []float64{0, 10})
+	if err != nil {
+		panic(err)
+	}
+	fmt.Printf("%v at t = %.4f, exactly %.4f\n", sol.Status[0], sol.Events[0][0].T, math.Log(4))
+	// Output:
+	// stopped by an event at t = 1.3863, exactly 1.3863
+}
+
+func below[T field.Number](_ T, z, theta []T) T { return z[0] - theta[0] }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"os"
+	"path/filepath"
 
 	"github.com/seed-5f5774c8/neuralode/field"
 	"github.com/seed-5f5774c8/neuralode/solver"
@@ -153,4 +154,77 @@ func ExampleSchedule_Factor() {
 	}
 	fmt.Println()
 	// Output: 0.250 0.750 1.000 0.868 0.550 0.232 0.100 0.100
+}
+
+func check(err error) {
+	if err != nil {
+		panic(err)
+	}
+}
+
+// A training loop of one's own: the gradient of (θ₀-3)² + (θ₁+1)², and what Fit does with
+// one. NewOptimizerState has what Adam remembers.
+func ExampleUpdate() {
+	theta, grad := []float64{0, 0}, make([]float64, 2)
+	adam := train.Optimizer{Kind: train.Adam, LR: 0.1}
+	schedule := train.Schedule{Kind: train.Cosine}.WithDefaults(200)
+	state := train.NewOptimizerState[float64](adam, len(theta))
+	for step := range 200 {
+		grad[0], grad[1] = 2*(theta[0]-3), 2*(theta[1]+1)
+		train.ClipNorm(grad, 1)
+		train.Update(adam, schedule.Factor(step), theta, grad, state)
+	}
+	fmt.Printf("%.3f after %d updates\n", theta, state.Step)
+	// Output:
+	// [3.000 -1.000] after 200 updates
+}
+
+// A quarter of twelve samples is held out.
+func ExampleSplit() {
+	training, validation := train.Split(12, 0.25, 1)
+	fmt.Println(len(training), validation)
+	// Output:
+	// 9 [5 6 8]
+}
+
+// Two series with times of their own; a value of the second is missing.
+func ExampleNewRagged() {
+	ctx, dev := context.Background(), solver.Auto[float64]()
+	defer dev.Close()
+	s, err := solver.New(dev, field.New(1, []float64{1}, decay[float64], decay[field.Dual]), solver.Settings{Stepping: solver.PerSample})
+	check(err)
+	defer s.Close()
+	obj, err := train.NewRagged(s, []train.Series[float64]{
+		{Times: []float64{0, 0.5, 1}, Z0: []float64{1}, Values: []float64{1, 0.3679, 0.1353}},
+		{Times: []float64{2, 2.2, 2.4, 3}, Z0: []float64{4}, Values: []float64{4, 2.6813, math.NaN(), 0.5413}},
+	}, train.TrajectorySettings{})
+	check(err)
+	defer obj.Close()
+	theta, err := obj.Params()
+	check(err)
+	res, err := train.LBFGS(ctx, obj, theta, train.LBFGSSettings[float64]{})
+	check(err)
+	fmt.Printf("the rate is %.3f\n", res.Best[0])
+	// Output:
+	// the rate is 2.000
+}
+
+// A run that ends, and one that goes on from its checkpoint.
+func ExampleFit_checkpoint() {
+	dir, err := os.MkdirTemp("", "example")
+	check(err)
+	defer os.RemoveAll(dir)
+	data := line{x: []float64{0, 1, 2, 3}, y: []float64{1, 3, 5, 7}}
+	set := train.Settings[float64]{
+		Optimizer:  train.Optimizer{LR: 0.1},
+		Checkpoint: filepath.Join(dir, "run.safetensors"),
+	}
+	for _, set.Epochs = range []int{100, 400} {
+		res, err := train.Fit(context.Background(), data, []float64{0, 0}, set)
+		check(err)
+		fmt.Printf("from update %d to %d\n", res.Resumed, res.Steps)
+	}
+	// Output:
+	// from update 0 to 100
+	// from update 100 to 400
 }
