@@ -11,9 +11,12 @@
 //   - control: signals that f reads, or is driven by
 //   - adjoint: gradients of a loss of a solution, exact or by the adjoint method
 //   - train: losses, optimisers, the training loop, checkpoints
+//   - flow: continuous normalising flows
+//   - matrix: states and gradients as gonum matrices
 //   - tableau: the Runge-Kutta methods as data
 //   - backend: the interface behind which a device computes; cpu is the host's, gpu
 //     that of CUDA (not finished)
 //
-// The example learns a rotation from four points on it.
+// The folder docs has a tutorial, and pages on how to choose, migrate and extend. The
+// example below learns a rotation from four points on it.
 package neuralode

@@ -42,6 +42,31 @@ func Example_error() {
 	// z(20) = [1.0577 0.8287], errors 5e-06 and 8e-06
 }
 
+// What outputs cost: evaluations of f with two outputs and with a thousand.
+func Example_outputs() {
+	ctx, dev := context.Background(), cpu.New[float64]()
+	defer dev.Close()
+	f, z0, _ := predators()
+	many := make([]float64, 1001)
+	for i := range many {
+		many[i] = 20 * float64(i) / 1000
+	}
+	for _, m := range []solver.Method{solver.Tsit5, solver.Vern7, solver.Dopri8} {
+		s, err := solver.New(dev, f, solver.Settings{Method: m, RTol: 1e-9, ATol: 1e-9})
+		check(err)
+		few, err := s.Solve(ctx, z0, []float64{0, 20})
+		check(err)
+		all, err := s.Solve(ctx, z0, many)
+		check(err)
+		fmt.Printf("%-6v  %d  %d\n", m, few.Evaluations(), all.Evaluations())
+		check(s.Close())
+	}
+	// Output:
+	// tsit5   3980  3980
+	// vern7   2536  3731
+	// dopri8  2278  2774
+}
+
 // Gradients by two methods, and what the forward solve's steps take of memory.
 func Example_gradients() {
 	ctx, dev := context.Background(), cpu.New[float64]()
