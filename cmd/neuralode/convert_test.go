@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"math"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -129,6 +130,9 @@ func TestConvert_Errors(t *testing.T) {
 	if err := safetensors.WriteFile(at("big.safetensors"), []safetensors.Tensor{safetensors.New("0.weight", []int{1, 1}, []float64{1e300})}, nil); err != nil {
 		t.Fatal(err)
 	}
+	if err := safetensors.WriteFile(at("nan.safetensors"), []safetensors.Tensor{safetensors.New("0.weight", []int{1, 1}, []float64{math.NaN()})}, nil); err != nil {
+		t.Fatal(err)
+	}
 	if err := os.WriteFile(at("text.pt"), []byte("hello"), 0o666); err != nil {
 		t.Fatal(err)
 	}
@@ -150,6 +154,7 @@ func TestConvert_Errors(t *testing.T) {
 		{m + " " + at("x.pt") + " --activation tanh", exitUsage, "--activation is about foreign files"},
 		{m + " " + at("x.pt") + " --names net", exitUsage, "put {i} in the place"},
 		{at("big.safetensors") + " " + at("x.eqx") + " --precision float32", exitFailure, "give --precision float64"},
+		{at("nan.safetensors") + " " + at("x.eqx"), exitFailure, "element 0 is NaN"},
 		{m + " " + at("none/x.pt"), exitFailure, "its folder does not exist"},
 	} {
 		code, _, errs := command(t, append([]string{"convert"}, strings.Fields(c.args)...)...)

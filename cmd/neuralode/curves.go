@@ -17,7 +17,7 @@ func addLine(p *plot.Plot, k int, name string, xys plotter.XYs) {
 	if len(xys) == 0 {
 		return
 	}
-	style := picture.Stroke(picture.Black, 1.2, false)
+	style := picture.Stroke(picture.Black, 1.2, k >= len(plotutil.DefaultColors)) // dashed where colours come again
 	style.Color = plotutil.Color(k)
 	line := picture.Line(style, xys)
 	p.Add(line)
