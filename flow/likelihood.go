@@ -7,6 +7,7 @@ import (
 
 	"github.com/seed-5f5774c8/neuralode/backend"
 	"github.com/seed-5f5774c8/neuralode/field"
+	"github.com/seed-5f5774c8/neuralode/internal/learn"
 	"github.com/seed-5f5774c8/neuralode/solver"
 	"github.com/seed-5f5774c8/neuralode/train"
 )
@@ -134,15 +135,11 @@ func (l *Likelihood[T]) solve(ctx context.Context, theta []T, batch []int, by fu
 	return sol, nil
 }
 
-// noise is where the samples' noise begins: a hash of θ (FNV-1a over its elements), so
-// that it differs from update to update, and an evaluation repeats to the bit.
+// noise is where the samples' noise begins: it differs from update to update, and an
+// evaluation repeats to the bit.
 func (l *Likelihood[T]) noise(theta []T) uint64 {
 	if l.m.set.FixedNoise || l.m.set.Trace == field.ExactTrace {
 		return 0
 	}
-	h := uint64(14695981039346656037)
-	for _, v := range theta {
-		h = (h ^ math.Float64bits(float64(v))) * 1099511628211
-	}
-	return h
+	return learn.Hash(theta)
 }
