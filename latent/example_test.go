@@ -25,7 +25,7 @@ func Example() {
 		for range 8 {
 			t += 0.1 + r.Float64()
 			s.Times = append(s.Times, t)
-			s.Values = append(s.Values, float32(at(t)+0.05*r.NormFloat64()))
+			s.Values = append(s.Values, float32(at(t)+0.1*r.NormFloat64()))
 		}
 		return s, at
 	}
@@ -39,7 +39,7 @@ func Example() {
 	check(err)
 	decoder, err := mlp.New[float32](mlp.Dense(mlp.Tanh, 2, 1), mlp.Init{}, 2)
 	check(err)
-	m, err := latent.New(dev, f, decoder, latent.Settings{Noise: 0.05})
+	m, err := latent.New(dev, f, decoder, latent.Settings{Noise: 0.1})
 	check(err)
 	defer m.Close()
 	obj, err := latent.NewELBO(m, series)
@@ -47,8 +47,8 @@ func Example() {
 	theta, err := m.Params()
 	check(err)
 	res, err := train.Fit(ctx, obj, theta, train.Settings[float32]{
-		Optimizer: train.Optimizer{LR: 0.01}, Schedule: train.Schedule{Kind: train.Cosine},
-		BatchSize: 10, Epochs: 80,
+		Optimizer: train.Optimizer{LR: 0.02}, Schedule: train.Schedule{Kind: train.Cosine},
+		BatchSize: 10, Epochs: 60, ClipNorm: 100,
 	})
 	check(err)
 	check(m.SetParams(res.Theta))
