@@ -17,6 +17,12 @@
 //	res, err := train.Fit(ctx, obj, theta, train.Settings[float64]{Epochs: 500, Progress: os.Stderr})
 //	model.SetParams(res.Best)
 //
+// [Ragged] is the objective of series with times of their own. Where one solve of a long
+// series is caught in a local minimum, [Shooting] solves it in short segments, and
+// [Collocation] fits f to the derivatives of the series as [Smooth] makes it: both find
+// parameters from which one solve goes on. [Augment] pads states with zeros for augmented
+// Neural ODEs.
+//
 // A [Loss], an [Optimizer] and a [Schedule] are plain data: a kind and its
 // hyper-parameters. What they work on is flat slices.
 package train
