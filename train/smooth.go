@@ -3,6 +3,7 @@ package train
 import (
 	"fmt"
 	"math"
+	"slices"
 
 	"gonum.org/v1/gonum/mat"
 
@@ -19,7 +20,7 @@ import (
 // h is the bandwidth, in units of time; 0 means the time of 12 steps between the series'
 // times on average, at most all of it. Noise wants a longer one and curvature a shorter
 // one: the estimates are of what is left when both are averaged over 2h. Where fewer than
-// four values are nearer than h, h is enlarged up to the fifth.
+// four values are nearer than h, h is enlarged until four are.
 func Smooth[T backend.Float](s Series[T], h float64) (z, dz []T, err error) {
 	n := len(s.Times)
 	if n < 4 || len(s.Values)%n != 0 || len(s.Values) == 0 {
@@ -70,18 +71,19 @@ func Smooth[T backend.Float](s Series[T], h float64) (z, dz []T, err error) {
 
 // local is the polynomial Σ_k c_k (x-t)^k of that degree that fits values around t best.
 func local(times, values []float64, t, h float64, degree int) ([]float64, error) {
-	var near []int
-	for near = within(times, t, h); len(near) < 4; near = within(times, t, h) {
+	lo, hi := within(times, t, h)
+	for hi-lo < 4 {
 		h *= 1.25
+		lo, hi = within(times, t, h)
 	}
-	a, y := mat.NewDense(len(near), degree+1, nil), mat.NewVecDense(len(near), nil)
-	for row, i := range near {
-		u := (times[i] - t) / h
-		w := math.Sqrt(1 - u*u) // of the squares' factor, which the ¾ does not change
+	a, y := mat.NewDense(hi-lo, degree+1, nil), mat.NewVecDense(hi-lo, nil)
+	for row, x := range times[lo:hi] {
+		u := (x - t) / h
+		w := math.Sqrt(max(1-u*u, 0)) // of the squares' factor, which the ¾ does not change
 		for k := range degree + 1 {
 			a.Set(row, k, w*math.Pow(u, float64(k)))
 		}
-		y.SetVec(row, w*values[i])
+		y.SetVec(row, w*values[lo+row])
 	}
 	var c mat.VecDense
 	if err := c.SolveVec(a, y); err != nil {
@@ -96,12 +98,12 @@ func local(times, values []float64, t, h float64, degree int) ([]float64, error)
 	return out, nil
 }
 
-// within lists the times nearer to t than h.
-func within(times []float64, t, h float64) (list []int) {
-	for i, x := range times {
-		if math.Abs(x-t) < h {
-			list = append(list, i)
-		}
+// within says that times[lo:hi] are those nearer to t than h.
+func within(times []float64, t, h float64) (lo, hi int) {
+	lo, at := slices.BinarySearch(times, t-h)
+	if at {
+		lo++
 	}
-	return list
+	hi, _ = slices.BinarySearch(times, t+h)
+	return lo, hi
 }
