@@ -17,7 +17,7 @@ import (
 // differential equations). Missing values are left out, and filled in by the
 // result.
 //
-// h is the bandwidth, in units of time; 0 means the time of 12 steps between the series'
+// h is the bandwidth, in units of time; 0 means the time of 5 steps between the series'
 // times on average, at most all of it. Noise wants a longer one and curvature a shorter
 // one: the estimates are of what is left when both are averaged over 2h. Where fewer than
 // four values are nearer than h, h is enlarged until four are.
@@ -36,7 +36,7 @@ func Smooth[T backend.Float](s Series[T], h float64) (z, dz []T, err error) {
 	}
 	span := s.Times[n-1] - s.Times[0]
 	if h == 0 {
-		h = min(12*span/float64(n-1), span)
+		h = min(5*span/float64(n-1), span)
 	}
 	d := len(s.Values) / n
 	z, dz = make([]T, n*d), make([]T, n*d)
