@@ -61,9 +61,3 @@ func ExampleNewShooting() {
 	fmt.Printf("ω = %.4f\n", res.Best[0])
 	// Output: ω = 2.0000
 }
-
-func check(err error) {
-	if err != nil {
-		panic(err)
-	}
-}

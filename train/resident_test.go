@@ -218,7 +218,7 @@ func TestFit_OnTheDeviceDoesNotAllocate(t *testing.T) {
 			step()
 		}
 		a := testing.AllocsPerRun(10, step)
-		for try := 1; a != 0 && try < 5; try++ { // a worker may get its first unit late
+		for try := 1; a != 0 && try < 40; try++ { // on a busy machine a worker may get its first unit late
 			a = testing.AllocsPerRun(10, step)
 		}
 		if a != 0 {
