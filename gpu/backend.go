@@ -211,17 +211,18 @@ func launch[T backend.Float, A any](b *Backend[T], family, name string, blocks, 
 		b.fail(err)
 		return
 	}
-	launchFunction(b, f, blocks, shared, args)
+	launchFunction(b, f, blocks, blockSize, shared, args)
 }
 
-// launchFunction is launch of a kernel that is at hand, of at most MaxInt32 blocks.
-func launchFunction[T backend.Float, A any](b *Backend[T], f *driver.Function, blocks, shared int64, args *A) {
+// launchFunction is launch of a kernel that is at hand, of at most MaxInt32 blocks of so
+// many threads.
+func launchFunction[T backend.Float, A any](b *Backend[T], f *driver.Function, blocks int64, threads int, shared int64, args *A) {
 	if blocks == 0 {
 		return
 	}
 	raw := unsafe.Slice((*byte)(unsafe.Pointer(args)), unsafe.Sizeof(*args))
 	b.args.Reset().Bytes(raw, 16)
-	b.d.Launch(f, driver.Dim{X: int(blocks)}, driver.Dim{X: blockSize}, int(shared), &b.args)
+	b.d.Launch(f, driver.Dim{X: int(blocks)}, driver.Dim{X: threads}, int(shared), &b.args)
 }
 
 func sizeOf[T any]() int64 {

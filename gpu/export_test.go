@@ -18,4 +18,4 @@ var (
 )
 
 // Places is the number of evaluations that there was place for in the last solve.
-func Places[T backend.Float](f backend.Fused[T]) int64 { return f.(*fused[T]).places }
+func Places[T backend.Float](f backend.Fused[T]) int64 { return f.(*fusedNet[T]).places }

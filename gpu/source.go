@@ -19,10 +19,11 @@ type sourced[T backend.Float] struct {
 	core[T]
 	eval, vjp, sum, jvp *driver.Function // nil if there is no such product
 	of                  string           // its type, for errors
+	source              field.Source
 }
 
-// unit writes the text that is compiled for a right-hand side of element type T.
-func unit[T backend.Float](s field.Source, dim, params int) string {
+// functions writes a right-hand side of element type T as functions that a thread calls.
+func functions[T backend.Float](s field.Source, dim, params int) string {
 	var t strings.Builder
 	real := "double"
 	if sizeOf[T]() == 4 {
@@ -40,7 +41,6 @@ func unit[T backend.Float](s field.Source, dim, params int) string {
 	function("Eval", "real *dz", s.Eval)
 	function("VJP", "const real *a, real *az, real &at, real *atheta", s.VJP)
 	function("JVP", "const real *v, const real *w, real *jv", s.JVP)
-	t.WriteString("#include \"source.cuh\"\n")
 	return t.String()
 }
 
@@ -73,6 +73,22 @@ func (b *Backend[T]) compile(text string) ([]byte, error) {
 	return ptx, nil
 }
 
+// module loads what a text is compiled to.
+func (b *Backend[T]) module(text string) (*driver.Module, error) {
+	if m := b.modules[text]; m != nil {
+		return m, nil
+	}
+	ptx, err := b.compile(text)
+	if err != nil {
+		return nil, err
+	}
+	m, err := b.d.Load("source", ptx)
+	if err == nil {
+		b.modules[text] = m
+	}
+	return m, err
+}
+
 // bindSource compiles s, unless it was before.
 func (b *Backend[T]) bindSource(s field.Sourcer[T]) (backend.Field[T], error) {
 	if v, ok := s.(interface{ Validate() error }); ok {
@@ -86,35 +102,26 @@ func (b *Backend[T]) bindSource(s field.Sourcer[T]) (backend.Field[T], error) {
 	if s.Dim() < 1 {
 		return nil, fmt.Errorf("gpu: %T has dimension %d; a state has at least one component", s, s.Dim())
 	}
-	text := unit[T](s.Source(), s.Dim(), s.NumParams())
-	m := b.modules[text]
-	if m == nil {
-		ptx, err := b.compile(text)
-		if err != nil {
-			return nil, fmt.Errorf("gpu: Bind of a %T: %w", s, err)
-		}
-		if m, err = b.d.Load("source", ptx); err != nil {
-			return nil, err
-		}
-		b.modules[text] = m
+	source := s.Source()
+	m, err := b.module(functions[T](source, s.Dim(), s.NumParams()) + "#include \"source.cuh\"\n")
+	if err != nil {
+		return nil, fmt.Errorf("gpu: Bind of a %T: %w", s, err)
 	}
-	f := &sourced[T]{of: fmt.Sprintf("%T", s)}
+	f := &sourced[T]{of: fmt.Sprintf("%T", s), source: source}
 	for _, x := range []struct {
 		to   **driver.Function
 		name string
 		has  bool
 	}{
-		{&f.eval, "source_eval", true}, {&f.vjp, "source_vjp", s.Source().VJP != ""},
-		{&f.sum, "source_sum", s.Source().VJP != ""}, {&f.jvp, "source_jvp", s.Source().JVP != ""},
+		{&f.eval, "source_eval", true}, {&f.vjp, "source_vjp", source.VJP != ""},
+		{&f.sum, "source_sum", source.VJP != ""}, {&f.jvp, "source_jvp", source.JVP != ""},
 	} {
 		if x.has {
-			var err error
 			if *x.to, err = m.Function(x.name); err != nil {
 				return nil, err
 			}
 		}
 	}
-	var err error
 	if f.core, err = newCore[T](b, s); err != nil {
 		return nil, err
 	}
@@ -156,7 +163,7 @@ func (f *sourced[T]) Eval(dz backend.Vec[T], at backend.At, z backend.Vec[T]) {
 	_, rows, _ := z.Shape()
 	a := f.args(at, rows)
 	a.z, a.dz = f.operand(z, rows, f.dim), f.operand(dz, rows, f.dim)
-	launchFunction(f.b, f.eval, int64(a.blocks), 0, &a)
+	launchFunction(f.b, f.eval, int64(a.blocks), blockSize, 0, &a)
 }
 
 // VJP computes vector-Jacobian products.
@@ -174,7 +181,7 @@ func (f *sourced[T]) VJP(at backend.At, v backend.VJP[T]) {
 	}
 	switch {
 	case o.az == 0 && o.at == 0 && v.G == nil:
-		launchFunction(f.b, f.eval, int64(a.blocks), 0, &a)
+		launchFunction(f.b, f.eval, int64(a.blocks), blockSize, 0, &a)
 		return
 	case v.A == nil:
 		panic("gpu: VJP without a cotangent")
@@ -191,9 +198,9 @@ func (f *sourced[T]) VJP(at backend.At, v backend.VJP[T]) {
 		}
 		a.partial = scratch.take(n)
 	}
-	launchFunction(f.b, f.vjp, int64(a.blocks), 0, &a)
+	launchFunction(f.b, f.vjp, int64(a.blocks), blockSize, 0, &a)
 	if a.partial != 0 {
-		launchFunction(f.b, f.sum, params, 0, &a)
+		launchFunction(f.b, f.sum, params, blockSize, 0, &a)
 	}
 }
 
@@ -210,7 +217,7 @@ func (f *sourced[T]) JVP(at backend.At, j backend.JVP[T]) {
 	o := f.tangents(&j, rows)
 	a := f.args(at, rows)
 	a.z, a.v, a.w, a.dz, a.jv = o.z, o.v, o.w, o.dz, o.jv
-	launchFunction(f.b, f.jvp, int64(a.blocks), 0, &a)
+	launchFunction(f.b, f.jvp, int64(a.blocks), blockSize, 0, &a)
 }
 
 // lacks latches that a product is missing.

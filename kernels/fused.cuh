@@ -9,26 +9,9 @@
 #include "lane.cuh"
 #include "narrow.cuh"
 #include "norms.cuh"
-#include "progress.cuh"
+#include "queue.cuh"
 #include "tape.cuh"
 #include "team.cuh"
-
-// FusedProgress is how far the lanes are that left a block, or all of them, and the
-// evaluations that there was place for.
-struct FusedProgress {
-    Progress p;
-    long long places;
-
-    __device__ void add(const FusedProgress &o) { p.add(o.p), places += o.places; }
-};
-
-// FusedWork is how the blocks of a launch share the lanes out. The last block leaves it
-// as the next launch wants it.
-struct FusedWork {
-    int next, done; // lanes taken, blocks that have ended
-    FusedProgress total, partial[1]; // [blocks]
-};
-static_assert(sizeof(FusedProgress) == 64 && sizeof(FusedWork) == 136, "gpu/fused.go allocates it");
 
 template <class T> struct FusedArgs {
     ClockView clk;

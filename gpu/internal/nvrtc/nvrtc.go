@@ -173,7 +173,7 @@ func (x *Compiler) PTX(text string, headers map[string]string, capability int) (
 		return nil, x.failure("nvrtcCreateProgram", code)
 	}
 	defer C.destroy(x.c, p)
-	options := []*C.char{keep(fmt.Sprintf("--gpu-architecture=compute_%d", target)), keep("--std=c++17")}
+	options := []*C.char{keep(fmt.Sprintf("--gpu-architecture=compute_%d", target)), keep("--std=c++17"), keep("--device-as-default-execution-space")}
 	if code := C.compile(x.c, p, C.int(len(options)), unsafe.SliceData(options)); code != 0 {
 		return nil, fmt.Errorf("%w:\n%s", x.failure("nvrtcCompileProgram", code), x.log(p))
 	}
