@@ -250,7 +250,11 @@ func TestEnsemble_Resumes(t *testing.T) {
 func TestEnsemble_TapeGrows(t *testing.T) {
 	dev, host := open[float64](t), cpu.New[float64]()
 	defer host.Close()
-	set := solver.Settings{Method: solver.RK4, Step: 1. / 1500, Stepping: solver.PerSample}
+	set := solver.Settings{Method: solver.RK4, Step: 1. / 300, Stepping: solver.PerSample}
+	z0, cot := make([]float64, 2*250), make([]float64, 2*2*250)
+	for i := range cot {
+		z0[i%len(z0)], cot[i] = math.Sin(float64(i)), math.Cos(float64(i))
+	}
 	grad := func(dev backend.Backend[float64]) *adjoint.Gradient[float64] {
 		sys := swing[float64](t)
 		bind(t, dev, sys)
@@ -264,11 +268,14 @@ func TestEnsemble_TapeGrows(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer a.Close()
-		sol, err := a.Solve(context.Background(), []float64{1, 0, 0, 1, 2, 0}, []float64{0, 0.5, 1})
+		sol, err := a.Solve(context.Background(), z0, []float64{0, 1})
 		if err != nil {
 			t.Fatal(err)
 		}
-		g, err := a.Gradients(context.Background(), sol, []float64{1, 2, 3, 4, 5, 6, 1, 2, 3, 4, 5, 6, 1, 2, 3, 4, 5, 6})
+		if sol.Fused != (dev != backend.Backend[float64](host)) {
+			t.Errorf("fused %v on %s", sol.Fused, sol.Backend)
+		}
+		g, err := a.Gradients(context.Background(), sol, cot)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -277,4 +284,23 @@ func TestEnsemble_TapeGrows(t *testing.T) {
 	got, want := grad(dev), grad(host)
 	near(t, "∂L/∂z0", got.Z0, want.Z0, 1e-11)
 	near(t, "∂L/∂θ", got.Theta, want.Theta, 1e-11)
+}
+
+// Every call of the driver that a solve makes may fail.
+func TestEnsemble_Faults(t *testing.T) {
+	dev := open[float32](t)
+	c := ensembleCase[float32]{sys: lorenz[float32](t), z0: rhos[float32](3), times: []float64{0, 0.4, 1}}
+	bind(t, backend.Backend[float32](dev), c.sys)
+	sweep(t, dev, slices.Equal[[]float32], func() (y []float32, err error) {
+		s, err := solver.New(dev, c.sys, solver.Settings{Stepping: solver.PerSample, Fusion: solver.FuseAlways})
+		if err != nil {
+			return nil, err
+		}
+		defer s.Close()
+		sol, err := s.Solve(context.Background(), c.z0, c.times)
+		if err != nil {
+			return nil, err
+		}
+		return sol.Y, nil
+	})
 }
