@@ -32,24 +32,26 @@ func main() {
 
 // report is everything measured.
 type report struct {
-	Device   string   `json:"device"`
-	Stand    bool     `json:"stand_in"` // not a GPU: times mean nothing
-	Host     string   `json:"host"`
-	Date     string   `json:"date"`
-	CopyGBs  float64  `json:"copy_gb_per_s"`
-	GemmTF   float64  `json:"gemm_tflop_per_s"`
-	Kernels  []kernel `json:"kernels"`
-	Solves   []solve  `json:"solves"`
-	settings settings
+	Device    string     `json:"device"`
+	Stand     bool       `json:"stand_in"` // not a GPU: times mean nothing
+	Host      string     `json:"host"`
+	Date      string     `json:"date"`
+	CopyGBs   float64    `json:"copy_gb_per_s"`
+	GemmTF    float64    `json:"gemm_tflop_per_s"`
+	Kernels   []kernel   `json:"kernels"`
+	Solves    []solve    `json:"solves"`
+	Ensembles []ensemble `json:"ensembles"`
+	settings  settings
 }
 
 // settings are the sizes of a run.
 type settings struct {
-	runs   int
-	copy   int // elements of the copied vector
-	square int // width of the large GEMM
-	cases  []shape
-	large  bool
+	runs      int
+	copy      int // elements of the copied vector
+	square    int // width of the large GEMM
+	cases     []shape
+	ensembles []int // trajectories
+	large     bool
 }
 
 func run(out io.Writer, markdown, jsonFile string) error {
@@ -100,9 +102,13 @@ func run(out io.Writer, markdown, jsonFile string) error {
 
 func sizes(stand bool) settings {
 	if stand {
-		return settings{runs: 1, copy: 1 << 13, square: 64, cases: []shape{{20, []int{2, 32, 2}}, {32, []int{32, 32}}, {16, []int{160, 160}}}}
+		return settings{runs: 1, copy: 1 << 13, square: 64, ensembles: []int{8, 256}, cases: []shape{{20, []int{2, 32, 2}}, {32, []int{32, 32}}, {16, []int{160, 160}}}}
 	}
-	return settings{runs: 15, copy: 1 << 28, square: 4096, large: true, cases: []shape{
+	var ensembles []int
+	for n := 8; n <= 8<<20; n *= 4 {
+		ensembles = append(ensembles, n)
+	}
+	return settings{runs: 15, copy: 1 << 28, square: 4096, large: true, ensembles: ensembles, cases: []shape{
 		{20, []int{2, 50, 2}}, {128, []int{2, 64, 64, 2}}, {512, []int{64, 64, 64, 64}}, {65536, []int{64, 64, 64, 64}},
 		{1024, []int{128, 128, 128, 128}}, {65536, []int{128, 128, 128, 128}}, {4096, []int{512, 512, 512}},
 		{8192, []int{2048, 2048, 2048}},

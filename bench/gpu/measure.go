@@ -68,6 +68,9 @@ func (r *report) measure(out io.Writer) error {
 	if err := measureType[float64](r, "f64"); err != nil {
 		return err
 	}
+	if err := r.ensembles(); err != nil {
+		return err
+	}
 	r.print(out, false)
 	return nil
 }

@@ -35,6 +35,13 @@ func (r *report) print(out io.Writer, markdown bool) {
 			fmt.Sprint(s.Waits), fmt.Sprint(s.ToDevice), fmt.Sprint(s.ToHost), fmt.Sprint(s.Evaluations))
 	}
 	t.end()
+	fmt.Fprintf(out, "\n%s\n", ensembleTitle)
+	t = newTable(out, markdown, "trajectories", "ms"+note, "per second"+note, "ms step by step"+note, "ms on the CPU backend", "launches", "launches step by step", "evaluations")
+	for _, e := range r.Ensembles {
+		t.row(fmt.Sprint(e.Trajectories), fmt.Sprintf("%.3f", e.Millis), fmt.Sprintf("%.3g", 1e3*float64(e.Trajectories)/e.Millis),
+			fmt.Sprintf("%.3f", e.StagedMillis), dash("%.3f", e.CPUMillis), fmt.Sprint(e.Launches), fmt.Sprint(e.StagedLaunches), fmt.Sprint(e.Evaluations))
+	}
+	t.end()
 }
 
 func dash(format string, v float64) string {
