@@ -14,7 +14,7 @@
 // begun. No result depends on which thread takes a sample.
 // See Utkarsh et al. 2024, Automated translation and accelerated solving of differential
 // equations on multiple GPU platforms, Computer Methods in Applied Mechanics and
-// Engineering 419, section 5.2: EnsembleGPUKernel, whose threads own one sample each.
+// Engineering 419: EnsembleGPUKernel, whose threads own one sample each.
 //
 // Reference: Loop in internal/step/step.go on the CPU backend.
 #pragma once

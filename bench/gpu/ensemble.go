@@ -25,8 +25,8 @@ type ensemble struct {
 }
 
 // The ensemble of Utkarsh et al. 2024, Automated translation and accelerated solving of
-// differential equations on multiple GPU platforms, section 6: the Lorenz equations with ρ
-// from 0 to 21, which is a component of the state here.
+// differential equations on multiple GPU platforms: the Lorenz equations with ρ from 0 to
+// 21, which is a component of the state here.
 const ensembleTitle = "Lorenz ensemble: σ = 10, β = 8/3, ρ 0…21, from (1, 0, 0), t 0…1, float32, tsit5, tolerances 1e-6"
 
 // cpuMost is the largest ensemble that the CPU backend runs too.

@@ -55,10 +55,14 @@ func run(ctx context.Context, e *example.Env, n int) error {
 		times = append(times, end*float64(i)/samples)
 	}
 
+	system := &field.Custom[float64]{N: 3, F: lorenz, CUDA: field.Source{Eval: `
+		dz[0] = 10 * (z[1] - z[0]);
+		dz[1] = z[0] * (28 - z[2]) - z[1];
+		dz[2] = z[0] * z[1] - 8. / 3 * z[2];`}}
 	dev := solver.Auto[float64]()
 	defer dev.Close()
 	solve := func(z0, times []float64, tolerance float64) (*solver.Solution[float64], error) {
-		s, err := solver.New(dev, &field.Custom[float64]{N: 3, F: lorenz}, solver.Settings{
+		s, err := solver.New(dev, system, solver.Settings{
 			Method: solver.Vern7, RTol: tolerance, ATol: tolerance, Stepping: solver.PerSample,
 		})
 		if err != nil {
