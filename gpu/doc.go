@@ -4,9 +4,9 @@
 //
 // and the Runge-Kutta verbs, by the CUDA kernels of package kernels.
 //
-// A whole solve whose samples step alone is one launch where the network is narrow.
 // Right-hand sides given as equations or CUDA source are compiled when they are bound, by
-// NVRTC if it is there.
+// NVRTC if it is there. A whole solve whose samples step alone is one launch where the
+// network is narrow or the right-hand side was compiled.
 //
 // It is built with -tags cuda, cgo and CUDA's header cuda.h, on linux/amd64. A
 // program built so starts on any machine: the driver is loaded at run time, and [Open]
