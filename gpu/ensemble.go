@@ -15,6 +15,9 @@ import (
 // warpSize is the threads of a warp, and of a block of kernels/ensemble.cuh.
 const warpSize = 32
 
+// residentWarps is the most blocks of a warp that a multiprocessor has at a time.
+const residentWarps = 32
+
 // ensembleArgs is EnsembleArgs in kernels/ensemble.cuh.
 type ensembleArgs struct {
 	clk clockView
@@ -45,15 +48,11 @@ func fuseEnsemble[T backend.Float](f *sourced[T], p backend.Fusible[T], rows int
 	}
 	const attempts = 1 << 13
 	s := &ensemble[T]{fused: fused[T]{p: p, b: f.b, limit: attempts}, f: f}
-	m, err := s.b.module(s.text())
-	if err != nil {
+	var err error
+	if s.kernel, err = s.b.compiledFunction(s.text(), "source_solve"); err != nil {
 		return nil, fmt.Errorf("gpu: a solve of a %s in one launch: %w", f.of, err)
 	}
-	if s.kernel, err = m.Function("source_solve"); err != nil {
-		return nil, err
-	}
-	const resident = 32 // blocks that a multiprocessor may have at a time
-	s.blocks = max(1, min(ceilDiv(int64(rows), warpSize), resident*int64(s.b.sms)))
+	s.blocks = max(1, min(ceilDiv(int64(rows), warpSize), residentWarps*int64(s.b.sms)))
 	if err := s.share(); err != nil {
 		return nil, err
 	}
@@ -68,20 +67,22 @@ func (s *ensemble[T]) text() string {
 	t.WriteString(functions[T](field.Source{Eval: s.f.source.Eval}, s.f.dim, s.f.params.cols))
 	fmt.Fprintf(&t, "const int STAGES = %d, EXTRA = %d, POWERS = %d, ORDER = %d, HAND = %d;\nconst bool FSAL = %t, SECOND = %t;\n",
 		len(s.p.B), len(s.p.K)-len(s.p.B), s.powers(), s.p.Order, s.handed(), s.p.FSAL, s.second())
-	list := func(name string, x []float64) {
-		fmt.Fprintf(&t, "constexpr double %s[] = {", name)
-		for i, v := range x {
-			if i > 0 {
-				t.WriteByte(',')
-			}
-			t.WriteString(strconv.FormatFloat(v, 'g', -1, 64))
-		}
-		t.WriteString("};\n")
-	}
-	list("METHOD", s.method())
-	list("BETA", s.p.Control.Beta[:])
+	constants(&t, "METHOD", s.method())
+	constants(&t, "BETA", s.p.Control.Beta[:])
 	t.WriteString("#include \"ensemble.cuh\"\n")
 	return t.String()
+}
+
+// constants writes an array of numbers that the compiler knows.
+func constants(t *strings.Builder, name string, x []float64) {
+	fmt.Fprintf(t, "constexpr double %s[] = {", name)
+	for i, v := range x {
+		if i > 0 {
+			t.WriteByte(',')
+		}
+		t.WriteString(strconv.FormatFloat(v, 'g', -1, 64))
+	}
+	t.WriteString("};\n")
 }
 
 // describe fills in what stays the same from solve to solve.

@@ -148,9 +148,9 @@ func TestEnsemble_Large(t *testing.T) {
 	chain := func(n int) (c ensembleCase[float64]) {
 		var list []string
 		for i := range n {
-			list = append(list, fmt.Sprintf("z%d - 2*z%d + sin(t)*z%d", (i+1)%n, i, (i+n-1)%n))
+			list = append(list, fmt.Sprintf("z%d - 2*z%d + c*sin(t)*z%d", (i+1)%n, i, (i+n-1)%n))
 		}
-		c.sys = system[float64](t, nil, nil, list...)
+		c.sys = system(t, []string{"c"}, []float64{1.5}, list...)
 		for i := range 3 * n {
 			c.z0 = append(c.z0, math.Cos(float64(i)))
 		}
@@ -158,6 +158,9 @@ func TestEnsemble_Large(t *testing.T) {
 		return c
 	}
 	chain(20).check(t, dev, "20 components")
+	c := chain(20)
+	c.set.Step, c.set.Stepping = 0.2, solver.PerSample
+	c.walk(t, dev, "20 components", adjoint.States, 1e-12)
 	sol, err := chain(60).solve(t, dev, solver.FuseAuto)
 	if err != nil || sol.Fused {
 		t.Errorf("60 components: fused %v, %v", sol.Fused, err)
@@ -245,45 +248,102 @@ func TestEnsemble_Resumes(t *testing.T) {
 	}
 }
 
-// The gradient over the tape of a solve in one launch, which takes launches while the
-// tape grows, is the CPU's.
-func TestEnsemble_TapeGrows(t *testing.T) {
-	dev, host := open[float64](t), cpu.New[float64]()
+// gradient is dL/dz0 and dL/dθ for cotangents of every output; backwards is the number of
+// launches that it takes.
+func (c ensembleCase[T]) gradient(t *testing.T, dev backend.Backend[T], store adjoint.Store) (g *adjoint.Gradient[T], backwards int64) {
+	t.Helper()
+	bind(t, dev, c.sys)
+	s, err := solver.New(dev, c.sys, c.set)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	a, err := adjoint.New(s, adjoint.Settings{Method: adjoint.Discrete, NoTimes: true, Store: store})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer a.Close()
+	var sol *solver.Solution[T]
+	if c.samples != nil {
+		sol, err = a.SolveEach(context.Background(), c.z0, c.samples)
+	} else {
+		sol, err = a.Solve(context.Background(), c.z0, c.times)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	before := counted(dev)
+	if g, err = a.Gradients(context.Background(), sol, convert[T](sines(len(sol.Y)))); err != nil {
+		t.Fatal(err)
+	}
+	return g, counted(dev) - before
+}
+
+// walk compares a gradient with the CPU's or, where steps are chosen, which magnifies
+// rounding, with the same steps gone back one by one.
+func (c ensembleCase[T]) walk(t *testing.T, dev *gpu.Backend[T], name string, store adjoint.Store, tol float64) {
+	t.Helper()
+	host := cpu.New[T]()
 	defer host.Close()
-	set := solver.Settings{Method: solver.RK4, Step: 1. / 300, Stepping: solver.PerSample}
-	z0, cot := make([]float64, 2*250), make([]float64, 2*2*250)
-	for i := range cot {
-		z0[i%len(z0)], cot[i] = math.Sin(float64(i)), math.Cos(float64(i))
+	var other backend.Backend[T] = host
+	if c.set.Step == 0 {
+		other = stepwise[T]{dev, dev}
 	}
-	grad := func(dev backend.Backend[float64]) *adjoint.Gradient[float64] {
-		sys := swing[float64](t)
-		bind(t, dev, sys)
-		s, err := solver.New(dev, sys, set)
-		if err != nil {
-			t.Fatal(err)
+	got, launches := c.gradient(t, dev, store)
+	want, _ := c.gradient(t, other, store)
+	near(t, name+": dL/dz0", got.Z0, want.Z0, tol)
+	near(t, name+": dL/dθ", got.Theta, want.Theta, tol)
+	for b, st := range want.Stats {
+		if got.Stats[b].Evaluations != st.Evaluations {
+			t.Errorf("%s: sample %d: %d evaluations, want %d", name, b, got.Stats[b].Evaluations, st.Evaluations)
+			break
 		}
-		defer s.Close()
-		a, err := adjoint.New(s, adjoint.Settings{Method: adjoint.Discrete})
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer a.Close()
-		sol, err := a.Solve(context.Background(), z0, []float64{0, 1})
-		if err != nil {
-			t.Fatal(err)
-		}
-		if sol.Fused != (dev != backend.Backend[float64](host)) {
-			t.Errorf("fused %v on %s", sol.Fused, sol.Backend)
-		}
-		g, err := a.Gradients(context.Background(), sol, cot)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return g
 	}
-	got, want := grad(dev), grad(host)
-	near(t, "∂L/∂z0", got.Z0, want.Z0, 1e-11)
-	near(t, "∂L/∂θ", got.Theta, want.Theta, 1e-11)
+	if launches != 2 {
+		t.Errorf("%s: %d launches for a gradient", name, launches)
+	}
+	again, _ := c.gradient(t, dev, store)
+	if !slices.Equal(again.Z0, got.Z0) || !slices.Equal(again.Theta, got.Theta) {
+		t.Errorf("%s: a rerun differs", name)
+	}
+}
+
+// The gradient over the tape of a solve in one launch is the CPU's, and two launches.
+func TestEnsemble_Gradients(t *testing.T) {
+	dev := open[float64](t)
+	c := ensembleCase[float64]{sys: swing[float64](t), z0: convert[float64](sines(2 * 70))}
+	for _, x := range []struct {
+		method solver.Method
+		store  adjoint.Store
+	}{{solver.Tsit5, adjoint.States}, {solver.Vern7, adjoint.Stages}, {solver.RK4, adjoint.States}, {solver.Euler, adjoint.Stages}} {
+		c.set, c.times = solver.Settings{Method: x.method, Step: 0.2, Stepping: solver.PerSample}, []float64{0, 0.3, 0.35, 1}
+		name := x.method.String()
+		c.walk(t, dev, name, x.store, 1e-12)
+		c.set.Stepping = solver.Joint
+		c.walk(t, dev, name+", joint", x.store, 1e-12)
+		if x.method.Adaptive() {
+			c.set, c.times = solver.Settings{Method: x.method, RTol: 1e-4, ATol: 1e-5, Stepping: solver.PerSample}, []float64{1, 0.8, -0.2}
+			c.walk(t, dev, name+", adaptive", x.store, 1e-12)
+		}
+	}
+	c.set = solver.Settings{RTol: 1e-4, ATol: 1e-5, Stepping: solver.PerSample}
+	for b := range 70 {
+		end := 0.1 + math.Abs(math.Sin(float64(3*b)))
+		times := []float64{0, end / 2, end}
+		if b%7 == 3 { // nowhere
+			times = []float64{1, 1}
+		}
+		c.samples = append(c.samples, solver.Sample{Times: times})
+	}
+	c.walk(t, dev, "each its own times", adjoint.States, 1e-12)
+}
+
+// Steps that fill the tape are followed by another launch.
+func TestEnsemble_TapeGrows(t *testing.T) {
+	dev := open[float64](t)
+	c := ensembleCase[float64]{sys: swing[float64](t), z0: convert[float64](sines(2 * 250)), times: []float64{0, 1}}
+	c.set = solver.Settings{Method: solver.RK4, Step: 1. / 300, Stepping: solver.PerSample}
+	c.walk(t, dev, "300 steps", adjoint.Stages, 1e-11)
 }
 
 // Every call of the driver that a solve makes may fail.

@@ -52,15 +52,23 @@ type partsArgs struct {
 }
 
 // WalkBack computes the discrete adjoint of the steps on a tape in two launches, if the
-// field is a narrow net whose places fit into shared memory.
+// field is a narrow net whose places fit into shared memory, or was compiled from source
+// with a VJP and a sample's state, stages and gradient are at most 4 KiB.
 func (b *Backend[T]) WalkBack(w *backend.Walk[T]) bool {
 	if !b.live() {
 		return false
 	}
-	f, ok := w.Field.(*bound[T])
-	if !ok || f.b != b || !f.open() {
-		return false
+	switch f := w.Field.(type) {
+	case *bound[T]:
+		return f.b == b && f.open() && f.walkBack(w)
+	case *sourced[T]:
+		return f.b == b && f.open() && f.walkBack(w)
 	}
+	return false
+}
+
+// walk checks the shapes of a walk back.
+func (b *Backend[T]) walk(w *backend.Walk[T]) (*clock[T], *tape[T]) {
 	c, t, lambda := b.clock(w.Clock), b.tape(w.Tape), b.vec(w.Lambda)
 	stages, keep := len(w.A), 1
 	if w.Stages {
@@ -70,6 +78,12 @@ func (b *Backend[T]) WalkBack(w *backend.Walk[T]) bool {
 		int(t.view.keep) != keep || w.Skip != nil && len(w.Skip) != c.lanes {
 		panic("gpu: WalkBack of another shape than the tape's")
 	}
+	return c, t
+}
+
+func (f *bound[T]) walkBack(w *backend.Walk[T]) bool {
+	b, stages := f.b, len(w.A)
+	c, t := b.walk(w)
 	rows := t.rows
 	p, err := f.reversePlan(rows, stages)
 	if err != nil {
@@ -100,8 +114,9 @@ func (b *Backend[T]) WalkBack(w *backend.Walk[T]) bool {
 	}
 	if w.Cotangents != nil {
 		out := b.vec(w.Cotangents)
-		a.cotangents, a.outputs = out.ptr, c.outputs(out, lambda)
+		a.cotangents, a.outputs = out.ptr, c.outputs(out, b.vec(w.Lambda))
 	}
+	var ok bool
 	if a.method, ok = f.setMethod(w, &a); !ok {
 		return true
 	}

@@ -89,6 +89,22 @@ func (b *Backend[T]) module(text string) (*driver.Module, error) {
 	return m, err
 }
 
+// compiledFunction is a kernel of what a text is compiled to.
+func (b *Backend[T]) compiledFunction(text, name string) (*driver.Function, error) {
+	if f := b.functions[text]; f != nil {
+		return f, nil
+	}
+	m, err := b.module(text)
+	if err != nil {
+		return nil, err
+	}
+	f, err := m.Function(name)
+	if err == nil {
+		b.functions[text] = f
+	}
+	return f, err
+}
+
 // bindSource compiles s, unless it was before.
 func (b *Backend[T]) bindSource(s field.Sourcer[T]) (backend.Field[T], error) {
 	if v, ok := s.(interface{ Validate() error }); ok {

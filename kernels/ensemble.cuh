@@ -19,9 +19,7 @@
 // Reference: Loop in internal/step/step.go on the CPU backend.
 #pragma once
 
-#ifndef HUGE_VAL // there is no math.h
-#define HUGE_VAL __longlong_as_double(0x7ff0000000000000ll)
-#endif
+#include "unroll.cuh"
 
 #include "lane.cuh"
 #include "norms.cuh"
@@ -29,10 +27,9 @@
 #include "tape.cuh"
 #include "team.cuh"
 
-const int WARP = 32, TOGETHER = WARP / 2; // samples that are begun together
+const int TOGETHER = WARP / 2; // samples that are begun together
 const int ALL = STAGES + EXTRA;
-const int LARGE = 1024; // bytes
-const bool SMALL = DIM * (2 + ALL) * sizeof(real) <= LARGE;
+const bool SMALL = fits(2 + ALL);
 const int UNROLL = SMALL ? DIM : 1; // of loops over components
 
 struct EnsembleArgs {
@@ -62,18 +59,6 @@ static __device__ constexpr bool interpolates(int j) {
     for (int n = 0; n < POWERS; n++)
         if (method_dense(j, n) != 0) return true;
     return false;
-}
-
-// each calls f with the numbers from FROM up to TO as types, which it can use where the
-// compiler must know them.
-template <int N> struct Int {
-    static constexpr int value = N;
-};
-template <int FROM, int TO, class F> static __device__ __forceinline__ void each(F f) {
-    if constexpr (FROM < TO) {
-        f(Int<FROM>{});
-        each<FROM + 1, TO>(f);
-    }
 }
 
 static __device__ __noinline__ void rhs_call(real t, const real *z, const real *theta, real *dz) { rhs_eval(t, z, theta, dz); }
