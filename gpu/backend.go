@@ -30,7 +30,8 @@ type Backend[T backend.Float] struct {
 	status    *driver.Pinned // what Poll reads
 	capture   *recording[T]  // being recorded, or nil
 	sms       int            // multiprocessors of the device
-	tapeChunk int64          // bytes of a tape's steps to allocate at a time
+	precision Precision
+	tapeChunk int64 // bytes of a tape's steps to allocate at a time
 	closed    bool
 }
 
@@ -69,6 +70,12 @@ func Open[T backend.Float](opt Options) (*Backend[T], error) {
 	if opt.MemoryLimit < 0 {
 		return nil, fmt.Errorf("gpu: Options.MemoryLimit is %d; give a number of bytes, or 0 for all", opt.MemoryLimit)
 	}
+	switch {
+	case opt.Precision < Float32 || opt.Precision > BF16:
+		return nil, fmt.Errorf("gpu: Options.Precision is %d; give Float32, TF32x3, TF32 or BF16", int(opt.Precision))
+	case opt.Precision != Float32 && sizeOf[T]() != 4:
+		return nil, fmt.Errorf("gpu: Options.Precision is %v, which is for float32: %w: leave it out in float64", opt.Precision, backend.ErrUnsupported)
+	}
 	index := opt.Device
 	if opt.UUID != "" {
 		list, err := driver.Devices()
@@ -89,8 +96,13 @@ func Open[T backend.Float](opt Options) (*Backend[T], error) {
 	if err != nil {
 		return nil, err
 	}
+	if c := d.Info().Capability(); opt.Precision != Float32 && c < tensorCapability {
+		err := fmt.Errorf("gpu: Options.Precision is %v, which takes compute capability 8.0, but %s has %d.%d: %w: leave Precision out, or take another device",
+			opt.Precision, d.Info().Name, c/10, c%10, backend.ErrUnsupported)
+		return nil, errors.Join(err, d.Close())
+	}
 	b := &Backend[T]{
-		d: d, name: fmt.Sprintf("cuda:%d %s", index, d.Info().Name), sms: d.Info().SMs,
+		d: d, precision: opt.Precision, name: fmt.Sprintf("cuda:%d %s", index, d.Info().Name), sms: d.Info().SMs,
 		tapeChunk: 4 << 20, // few to allocate, little to waste
 		functions: map[string]*driver.Function{}, modules: map[string]*driver.Module{},
 	}

@@ -13,13 +13,14 @@ import (
 )
 
 // bound is an MLP bound to this backend. Nets whose tiles of samples fit into shared
-// memory go through all layers in one launch (field_narrow.go), others layer by
-// layer (field_wide.go).
+// memory go through all layers in one launch (field_narrow.go), others, and those on
+// tensor cores, layer by layer (field_wide.go).
 type bound[T backend.Float] struct {
 	core[T]
 	sms    int // multiprocessors of the device
 	layers []layer
 	cube   int32
+	tensor bool // tensor cores compute some of its layers
 	narrow narrow
 	walked walked
 	budget int64    // bytes that a wide net may keep of a chunk of rows
@@ -51,6 +52,7 @@ type layer struct {
 	in, out, time int32
 	act           int32
 	w, b          int // offsets into θ
+	kernels       *wideKernels
 }
 
 // ld is the row length of the layer's weight.
@@ -89,7 +91,10 @@ func (b *Backend[T]) bindMLP(m *mlp.Model[T]) (backend.Field[T], error) {
 			m.Dim(), m.OutDim(), backend.ErrUnsupported)
 	}
 	f := &bound[T]{sms: b.sms, budget: chunkBytes}
-	for _, l := range m.Spec.Layers() {
+	for i, l := range m.Spec.Layers() {
+		if l.In > maxLayer || l.Out > maxLayer {
+			return nil, fmt.Errorf("gpu: layer %d has more than %d units: %w: use the CPU backend", i, maxLayer, backend.ErrUnsupported)
+		}
 		x := layer{in: int32(l.In), out: int32(l.Out), act: int32(l.Act), w: l.W, b: l.B}
 		if l.HasTime {
 			x.in, x.time = x.in-1, 1
@@ -103,9 +108,11 @@ func (b *Backend[T]) bindMLP(m *mlp.Model[T]) (backend.Field[T], error) {
 	if f.core, err = newCore(b, backend.System[T](m)); err != nil {
 		return nil, err
 	}
-	if err := f.planNarrow(); err != nil {
-		f.Close()
-		return nil, err
+	if f.chooseWide(); !f.tensor {
+		if err := f.planNarrow(); err != nil {
+			f.Close()
+			return nil, err
+		}
 	}
 	if err := b.takeErr(); err != nil { // or θ might not be there
 		f.Close()

@@ -3,6 +3,8 @@
 package gpu
 
 import (
+	"strings"
+
 	"github.com/seed-5f5774c8/neuralode/backend"
 	"github.com/seed-5f5774c8/neuralode/gpu/internal/driver"
 )
@@ -12,7 +14,65 @@ import (
 const (
 	chunkBytes = 256 << 20
 	chunkLeast = 128 // rows
+	// maxLayer keeps 128 rows, the largest tile, within 2³¹ elements.
+	maxLayer = 1<<24 - 1
 )
+
+// Tensor cores compute layers whose input and output have tensorWidth units, on devices
+// from tensorCapability on. That hangs on the shape of a layer alone: a sample's result
+// does not change with the batch.
+const (
+	tensorWidth      = 32
+	tensorCapability = 80
+)
+
+// wideKernels are the products of kernels/wide.cuh in one arithmetic.
+type wideKernels struct {
+	forward, tangent, back, weights sizes
+	columns                         int64 // of a large tile
+}
+
+// sizes are a kernel with large tiles and one with small ones.
+type sizes struct{ family, large, small string }
+
+func sizesOf(family, verb string) sizes { return sizes{family, verb + "_large", verb + "_small"} }
+
+// scalarKernels are those of the families for all devices.
+func scalarKernels[T backend.Float]() *wideKernels {
+	k := &wideKernels{
+		forward: sizesOf("mlp_forward", "mlp_forward"), tangent: sizesOf("mlp_jvp", "mlp_jvp_layer"),
+		back: sizesOf("mlp_vjp", "mlp_vjp_back"), weights: sizesOf("mlp_vjp", "mlp_vjp_weights"), columns: 64,
+	}
+	if sizeOf[T]() == 4 {
+		k.columns = 128
+	}
+	return k
+}
+
+// tensorKernels are those of kernels/tensor.cuh.
+func tensorKernels(p Precision) *wideKernels {
+	family := "mlp_" + strings.ToLower(p.String())
+	k := &wideKernels{
+		forward: sizesOf(family, family+"_forward"), tangent: sizesOf(family, family+"_jvp"),
+		back: sizesOf(family, family+"_back"), weights: sizesOf(family, family+"_weights"), columns: 128,
+	}
+	if p == TF32x3 {
+		k.columns = 64
+	}
+	return k
+}
+
+// chooseWide chooses the kernels of every layer.
+func (f *bound[T]) chooseWide() {
+	scalar, tensor := scalarKernels[T](), tensorKernels(f.b.precision)
+	for i := range f.layers {
+		l := &f.layers[i]
+		l.kernels = scalar
+		if f.b.precision != Float32 && min(l.in, l.out) >= tensorWidth {
+			l.kernels, f.tensor = tensor, true
+		}
+	}
+}
 
 // wide is a verb on its way through a wide net.
 type wide[T backend.Float] struct {
@@ -67,27 +127,24 @@ func (w *wide[T]) matrix(width int32) matrix {
 	return matrix{w.scratch.take(w.chunk * int64(ld) * sizeOf[T]()), ld}
 }
 
-// tiles is how many tiles of GemmOf in kernels/gemm.cuh cover rows × columns.
-func (f *bound[T]) tiles(rows, columns int64, large bool) int64 {
+// tiles is how many tiles of a Product in kernels/gemm.cuh cover rows × columns.
+func (k *wideKernels) tiles(rows, columns int64, large bool) int64 {
 	m, n := int64(64), int64(64)
 	if large {
-		m = 128
-		if sizeOf[T]() == 4 {
-			n = 128
-		}
+		m, n = 128, k.columns
 	}
 	return ceilDiv(rows, m) * ceilDiv(columns, n)
 }
 
-// product launches a kernel for a product of a chunk's rows × columns: the one with
-// large tiles if they fill the device. The first kernel of a verb counts the
+// product launches a kernel of a layer for a product of a chunk's rows × columns: the
+// one with large tiles if they fill the device. The first kernel of a verb counts the
 // evaluation.
-func product[T backend.Float, A any](w *wide[T], family, large, small string, columns int32, args *A) {
-	name, blocks := large, w.tiles(w.chunk, int64(columns), true)
+func product[T backend.Float, A any](w *wide[T], ly *layer, s *sizes, columns int32, args *A) {
+	name, blocks := s.large, ly.kernels.tiles(w.chunk, int64(columns), true)
 	if blocks < int64(w.sms) {
-		name, blocks = small, w.tiles(w.chunk, int64(columns), false)
+		name, blocks = s.small, ly.kernels.tiles(w.chunk, int64(columns), false)
 	}
-	launch(w.b, family, name, blocks, 0, args)
+	launch(w.b, s.family, name, blocks, 0, args)
 	w.rows.counts = 0
 }
 
@@ -116,7 +173,7 @@ func (w *wide[T]) input(z, v driver.Ptr, x, vx matrix) (matrix, matrix) {
 	return x, vx
 }
 
-// forwardArgs ends with Forward in kernels/mlp_forward.cu.
+// forwardArgs ends with Forward in kernels/wide.cuh.
 type forwardArgs struct {
 	rows                 mlpRows
 	x, w, b, a, y, slope driver.Ptr
@@ -139,7 +196,7 @@ func (w *wide[T]) forward(l int, x, y, slope matrix, a driver.Ptr) {
 	if l == len(w.layers)-1 {
 		args.last = 1
 	}
-	product(w, "mlp_forward", "mlp_forward_large", "mlp_forward_small", ly.out, &args)
+	product(w, ly, &ly.kernels.forward, ly.out, &args)
 }
 
 // at is the address of element i.
@@ -178,7 +235,7 @@ func (f *bound[T]) evalWide(at backend.At, rows int, z, dz driver.Ptr) {
 	}
 }
 
-// tangentArgs ends with Tangent in kernels/mlp_jvp.cu.
+// tangentArgs ends with Tangent in kernels/wide.cuh.
 type tangentArgs struct {
 	rows                    mlpRows
 	vx, w, x, wDot, bDot    driver.Ptr
@@ -226,7 +283,7 @@ func (f *bound[T]) jvpWide(at backend.At, rows int, o *tangents) {
 			if last {
 				a.last = 1
 			}
-			product(&w, "mlp_jvp", "mlp_jvp_layer_large", "mlp_jvp_layer_small", ly.out, &a)
+			product(&w, ly, &ly.kernels.tangent, ly.out, &a)
 			x, vx = y, to
 		}
 	}

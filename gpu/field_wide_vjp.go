@@ -18,7 +18,7 @@ func (f *bound[T]) vjpWide(at backend.At, rows int, o *products[T]) {
 		}
 		need.matrix(ly.out, 1)
 		if o.g != 0 {
-			s := f.split(ly, int64(rows))
+			s := ly.split(int64(rows))
 			need.bytes = max(need.bytes, padded(s.most*s.params*sizeOf[T]()))
 		}
 	}
@@ -70,7 +70,7 @@ func (f *bound[T]) vjpWide(at backend.At, rows int, o *products[T]) {
 	}
 }
 
-// backArgs ends with Back in kernels/mlp_vjp.cu.
+// backArgs ends with Back in kernels/wide.cuh.
 type backArgs[T backend.Float] struct {
 	rows                   mlpRows
 	delta, w, below, az, z driver.Ptr
@@ -88,7 +88,7 @@ func (w *wide[T]) back(l int, delta, below matrix, o *products[T]) {
 		ldd: delta.ld, ldw: ly.ld(), ldb: below.ld, in: ly.in, out: ly.out, cube: w.cube,
 		first: int32(w.first), chunk: int32(w.chunk),
 	}
-	product(w, "mlp_vjp", "mlp_vjp_back_large", "mlp_vjp_back_small", ly.in, &a)
+	product(w, ly, &ly.kernels.back, ly.in, &a)
 }
 
 // timeArgs ends with LayerTime in kernels/mlp_vjp.cu.
@@ -127,22 +127,22 @@ type split struct {
 
 // split depends on shapes alone, so that a gradient has the same bits on all devices
 // that run the net layer by layer.
-func (f *bound[T]) split(ly *layer, rows int64) (s split) {
+func (l *layer) split(rows int64) (s split) {
 	const fill, least = 256, 128 // blocks wanted, and rows of a part
-	s.kernel = "mlp_vjp_weights_small"
-	large := ly.out > 64 && ly.in > 64
+	s.kernel = l.kernels.weights.small
+	large := l.out > 64 && l.in > 64
 	if large {
-		s.kernel = "mlp_vjp_weights_large"
+		s.kernel = l.kernels.weights.large
 	}
-	s.tiles = f.tiles(int64(ly.out), int64(ly.in), large)
+	s.tiles = l.kernels.tiles(int64(l.out), int64(l.in), large)
 	s.most = min(ceilDiv(fill, s.tiles), ceilDiv(rows, least))
 	s.run = max(least, ceilDiv(ceilDiv(rows, s.most), 16)*16)
 	s.parts = ceilDiv(rows, s.run)
-	s.params = int64(ly.out) * int64(ly.ld()+1)
+	s.params = int64(l.out) * int64(l.ld()+1)
 	return s
 }
 
-// weightsArgs ends with LayerWeights in kernels/mlp_vjp.cu.
+// weightsArgs ends with LayerWeights in kernels/wide.cuh.
 type weightsArgs struct {
 	rows              mlpRows
 	delta, x, partial driver.Ptr
@@ -154,12 +154,12 @@ type weightsArgs struct {
 // weights adds the layer's part of the gradient to g.
 func (w *wide[T]) weights(l int, delta, x matrix, partial, g driver.Ptr) {
 	ly := &w.layers[l]
-	s := w.split(ly, w.chunk)
+	s := ly.split(w.chunk)
 	a := weightsArgs{
 		rows: w.rows, delta: delta.p, x: x.p, partial: partial, ldd: delta.ld, ldx: x.ld,
 		in: ly.in, out: ly.out, time: ly.time, first: int32(w.first), chunk: int32(w.chunk), run: int32(s.run),
 	}
-	launch(w.b, "mlp_vjp", s.kernel, s.tiles*s.parts, 0, &a)
+	launch(w.b, ly.kernels.weights.family, s.kernel, s.tiles*s.parts, 0, &a)
 	r := reduceArgs{
 		rows: w.rows, g: w.at(g, ly.w), partial: partial,
 		params: int32(s.params), blocks: int32(s.parts), run: int32(s.run), first: int32(w.first), chunk: int32(w.chunk),

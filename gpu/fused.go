@@ -42,6 +42,9 @@ type fusedNet[T backend.Float] struct {
 
 // fuseNet prepares solves of a narrow net.
 func fuseNet[T backend.Float](f *bound[T], p backend.Fusible[T], rows int) (backend.Fused[T], error) {
+	if f.tensor {
+		return nil, unfused("the network's layers run on tensor cores, one by one; leave Options.Precision out")
+	}
 	for i, l := range f.layers {
 		if l.in > maxWidth || l.out > maxWidth {
 			return nil, unfused("layer %d has more than %d units", i, maxWidth)

@@ -7,6 +7,7 @@
 // TILE_N elements of c, a thread PER_M × PER_N. Tiles of a and b pass through shared
 // memory, the next one on its way while this one is used. An operand is stored
 // either by outputs, [m][k] ("inner": k is contiguous), or by terms, [k][m].
+// tensor.cuh multiplies the same tiles on tensor cores.
 // Reference: blas.mul and blas.mulT in cpu/blas.go.
 #pragma once
 
@@ -32,18 +33,15 @@ __device__ inline Operand<T> operand(const T *p, int ld, int outputs) {
 template <class T>
 constexpr int TERMS = 64 / sizeof(T);
 
-// GemmSide is the shared memory of one operand: OUT outputs of a tile, of which each
-// thread uses PER, threads being 16 apart.
-template <class T, int PER, bool INNER>
+// GemmSide is the shared memory of one operand: OUT outputs of a tile.
+template <class T, int OUTPUTS, bool BY_OUTPUTS, Shift SHIFT>
 struct GemmSide {
-    static constexpr int V = Pack<T>::N, OUT = 16 * PER, K = TERMS<T>;
-    static constexpr int COLS = INNER ? K : OUT, ELEMENTS = OUT * K, MOVED = ELEMENTS / THREADS;
-    using Copy = TileCopy<T, COLS, COLS, MOVED, INNER>;
+    static constexpr bool INNER = BY_OUTPUTS;
+    static constexpr int OUT = OUTPUTS, K = TERMS<T>;
+    static constexpr int COLS = INNER ? K : OUT, MOVED = OUT * K / THREADS;
+    static constexpr int ELEMENTS = OUT * K + (SHIFT == SKEWED ? K / 2 * 8 : 0);
+    using Copy = TileCopy<T, COLS, COLS, MOVED, SHIFT>;
 
-    // output is the output, within the tile, of a thread's register i.
-    __device__ static int output(int thread, int i) {
-        return INNER ? thread + 16 * i : V * thread + 16 * V * (i / V) + i % V;
-    }
     // fetch starts to copy the terms from k on, of which there are `terms`.
     __device__ static void fetch(T (&reg)[MOVED], T *tile, const Operand<T> &o, int k, int terms) {
         const int outputs = min(o.outputs, OUT), left = min(terms, K);
@@ -65,20 +63,20 @@ struct NoTerms {
     __device__ void ready(const T *, int, int) const {}
 };
 
-template <class T, int PER_M, int PER_N, bool INNER_A, bool INNER_B>
-struct Gemm {
-    static constexpr int V = Pack<T>::N;
-    using A = GemmSide<T, PER_M, INNER_A>;
-    using B = GemmSide<T, PER_N, INNER_B>;
+// Gemm takes the operands through shared memory, and c out of it. Core has the
+// accumulators and multiplies: see Fma.
+template <class Core>
+struct Gemm : Core {
+    using T = typename Core::Number;
+    using A = typename Core::A;
+    using B = typename Core::B;
     static constexpr int TILE_M = A::OUT, TILE_N = B::OUT;
-    // Half-warps that write two rows of c go to different banks.
-    static constexpr int STAGE_LD = TILE_N + 16;
 
     union Shared {
         struct {
             T a[2][A::ELEMENTS], b[2][B::ELEMENTS];
         } tile;
-        T stage[16 * STAGE_LD];
+        T stage[Core::STAGED * Core::STAGE_LD];
     };
 
     // Place is the first element of a block's tile, and its part of a split sum. Tiles
@@ -94,20 +92,10 @@ struct Gemm {
         }
     };
 
-    T c[PER_M][PER_N];
-
-    __device__ void clear() {
-#pragma unroll
-        for (int i = 0; i < PER_M; i++)
-#pragma unroll
-            for (int j = 0; j < PER_N; j++) c[i][j] = 0;
-    }
-
     // accumulate adds `terms` terms. each.landed(tile of a, …) runs before a tile
     // is shared with the other threads, each.ready after.
     template <class Each>
     __device__ void accumulate(Shared &s, const Operand<T> &a, const Operand<T> &b, int terms, Each &each) {
-        const int tx = threadIdx.x % 16, ty = threadIdx.x / 16;
         T reg_a[A::MOVED], reg_b[B::MOVED];
         __syncthreads(); // s may still be in use
         A::fetch(reg_a, s.tile.a[0], a, 0, terms);
@@ -124,12 +112,54 @@ struct Gemm {
                 B::fetch(reg_b, s.tile.b[now ^ 1], b, next, terms - next);
             }
             each.ready(s.tile.a[now], k, min(terms - k, A::K));
-            multiply(s.tile.a[now], s.tile.b[now], ty, tx);
+            this->multiply(s.tile.a[now], s.tile.b[now]);
         }
     }
 
+    // emit calls out.column(n) once a thread and out(m, n, c[m][n]) for the elements
+    // of that column, m and n within the tile. It stages a few rows of c at a time, so
+    // that a warp writes one row and out is compiled once. It uses up c.
+    template <class Out>
+    __device__ void emit(Shared &s, int rows, int columns, Out &out) {
+        const int n = threadIdx.x % TILE_N;
+        if (n < columns) out.column(n);
+#pragma unroll 1
+        for (int i = 0; i < Core::STAGES; i++) {
+            __syncthreads();
+            this->stage(s.stage);
+            __syncthreads();
+#pragma unroll 1
+            for (int r = threadIdx.x / TILE_N; r < Core::STAGED; r += THREADS / TILE_N) {
+                const int m = Core::row(r, i);
+                if (n < columns && m < rows) out(m, n, s.stage[r * Core::STAGE_LD + n]);
+            }
+            // Registers cannot be indexed: shift them instead.
+#pragma unroll
+            for (int k = 0; k + 1 < Core::STAGES; k++) this->shift(k);
+        }
+    }
+};
+
+// Fma multiplies by fused multiply-adds: a thread's outputs are PER_M × PER_N.
+template <class T, int PER_M, int PER_N, bool INNER_A, bool INNER_B>
+struct Fma {
+    using Number = T;
+    static constexpr int V = Pack<T>::N;
+    using A = GemmSide<T, 16 * PER_M, INNER_A, INNER_A ? PACKS : NONE>;
+    using B = GemmSide<T, 16 * PER_N, INNER_B, INNER_B ? PACKS : NONE>;
+
+    T c[PER_M][PER_N];
+
+    __device__ void clear() {
+#pragma unroll
+        for (int i = 0; i < PER_M; i++)
+#pragma unroll
+            for (int j = 0; j < PER_N; j++) c[i][j] = 0;
+    }
+
     // multiply adds the products of one tile.
-    __device__ void multiply(const T *a, const T *b, int ty, int tx) {
+    __device__ void multiply(const T *a, const T *b) {
+        const int tx = threadIdx.x % 16, ty = threadIdx.x / 16;
         if (INNER_A) {
 #pragma unroll 1
             for (int k = 0; k < A::K; k += V) {
@@ -180,43 +210,37 @@ struct Gemm {
         }
     }
 
-    // emit calls out.column(n) once a thread and out(m, n, c[m][n]) for the elements
-    // of that column, m and n within the tile. It stages 16 rows of c at a time, so
-    // that a warp writes one row and out is compiled once. It uses up c.
-    template <class Out>
-    __device__ void emit(Shared &s, int rows, int columns, Out &out) {
+    // c is staged in STAGES times STAGED rows. Half-warps that write two of them go to
+    // different banks.
+    static constexpr int STAGES = PER_M, STAGED = 16, STAGE_LD = 16 * PER_N + 16;
+
+    // row is the row of c that is row r of stage i.
+    __device__ static int row(int r, int i) { return INNER_A ? r + 16 * i : V * r + 16 * V * (i / V) + i % V; }
+
+    __device__ void stage(T *to) const {
         const int tx = threadIdx.x % 16, ty = threadIdx.x / 16;
-        const int n = threadIdx.x % TILE_N;
-        if (n < columns) out.column(n);
-#pragma unroll 1
-        for (int i = 0; i < PER_M; i++) {
-            __syncthreads();
 #pragma unroll
-            for (int j = 0; j < PER_N; j++)
-                if (INNER_B) {
-                    s.stage[ty * STAGE_LD + tx + 16 * j] = c[0][j];
-                } else if (j % V == 0) {
-                    Pack<T> p;
+        for (int j = 0; j < PER_N; j++)
+            if (INNER_B) {
+                to[ty * STAGE_LD + tx + 16 * j] = c[0][j];
+            } else if (j % V == 0) {
+                Pack<T> p;
 #pragma unroll
-                    for (int v = 0; v < V; v++) p.v[v] = c[0][(j + v) % PER_N];
-                    store_pack(s.stage + ty * STAGE_LD + V * tx + 16 * j, p);
-                }
-            __syncthreads();
-#pragma unroll 1
-            for (int r = threadIdx.x / TILE_N; r < 16; r += THREADS / TILE_N) {
-                const int m = A::output(r, i);
-                if (n < columns && m < rows) out(m, n, s.stage[r * STAGE_LD + n]);
+                for (int v = 0; v < V; v++) p.v[v] = c[0][(j + v) % PER_N];
+                store_pack(to + ty * STAGE_LD + V * tx + 16 * j, p);
             }
-            // Registers cannot be indexed: shift them instead.
+    }
+    __device__ void shift(int k) {
 #pragma unroll
-            for (int k = 0; k + 1 < PER_M; k++)
-#pragma unroll
-                for (int j = 0; j < PER_N; j++) c[k][j] = c[k + 1][j];
-        }
+        for (int j = 0; j < PER_N; j++) c[k][j] = c[k + 1][j];
     }
 };
 
-// The tiles: large ones where the product has enough of them to fill the device,
-// small ones otherwise.
-template <class T, bool LARGE, bool INNER_A, bool INNER_B>
-using GemmOf = Gemm<T, LARGE ? 8 : 4, LARGE && sizeof(T) == 4 ? 8 : 4, INNER_A, INNER_B>;
+// Scalar is the arithmetic of Fma. The tiles are large where the product has enough of
+// them to fill the device, small otherwise.
+template <class T>
+struct Scalar {
+    using Number = T;
+    template <bool LARGE, bool INNER_A, bool INNER_B>
+    using Product = Gemm<Fma<T, LARGE ? 8 : 4, LARGE && sizeof(T) == 4 ? 8 : 4, INNER_A, INNER_B>>;
+};

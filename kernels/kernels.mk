@@ -17,7 +17,9 @@ to_ptx = rm -rf $(PTX_FOLDER) && mkdir $(PTX_FOLDER) && cp kernels/*.cu kernels/
 	mv $(PTX_FOLDER)/out.ptx $(3) && rm -rf $(PTX_FOLDER)
 
 KERNELS := $(basename $(notdir $(wildcard kernels/*.cu)))
-PTX     := $(foreach k,$(KERNELS),$(foreach t,$(PTX_TARGETS),kernels/ptx/$(k).sm_$(t).ptx))
+# The families on tensor cores need the highest target.
+TENSOR  := mlp_tf32 mlp_tf32x3 mlp_bf16
+PTX     := $(foreach k,$(KERNELS),$(foreach t,$(if $(filter $(k),$(TENSOR)),80,$(PTX_TARGETS)),kernels/ptx/$(k).sm_$(t).ptx))
 
 .PHONY: kernels kernels-check kernels-resources
 .NOTPARALLEL: # PTX_FOLDER is one
@@ -32,11 +34,11 @@ $(foreach t,$(PTX_TARGETS),$(eval $(call ptx_rule,$(t))))
 
 kernels-check: ## compare the committed PTX with the sources, and what ptxas makes of it with kernels/resources.txt
 	@set -e; dir=$$(mktemp -d); trap 'rm -rf "$$dir"' EXIT; \
-	for k in $(KERNELS); do for t in $(PTX_TARGETS); do \
-		$(call to_ptx,$$t,$$k,$$dir/$$k.sm_$$t.ptx); \
-		cmp $$dir/$$k.sm_$$t.ptx kernels/ptx/$$k.sm_$$t.ptx || \
-			{ echo "kernels/ptx/$$k.sm_$$t.ptx is not what nvcc 11.8 makes of the source; run make kernels"; exit 1; }; \
-	done; done; \
+	for f in $(notdir $(PTX)); do \
+		k=$${f%.sm_*}; t=$${f##*.sm_}; $(call to_ptx,$${t%.ptx},$$k,$$dir/$$f); \
+		cmp $$dir/$$f kernels/ptx/$$f || \
+			{ echo "kernels/ptx/$$f is not what nvcc 11.8 makes of the source; run make kernels"; exit 1; }; \
+	done; \
 	for f in kernels/ptx/*.ptx; do test -e $$dir/$${f##*/} || { echo "$$f has no source"; exit 1; }; done
 	$(GO) run ./kernels/resources -ptxas $(PTXAS) -sm "$(SM_TARGETS)"
 

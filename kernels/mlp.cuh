@@ -114,15 +114,25 @@ __device__ inline void wait_for_copies() {
 // Elements beyond the valid rows or columns become 0. From sm_80 on the copy does
 // not go through registers and land only waits; before, reg carries it.
 //
-// SWIZZLED, for rows of four packs: pack c of row r lies at c ^ r/2%4. So neither the
-// threads that write rows nor those that read one pack of eight rows meet a bank
-// conflict.
-template <class T, int COLS, int LD, int PER, bool SWIZZLED = false>
+// Where threads read columns, parts of the rows are shifted, so that these reads meet no
+// bank conflict, and neither do those that write rows:
+// PACKS, for rows of four packs: pack c of row r lies at c ^ r/2%4, for threads that read
+// one pack of eight rows each.
+// OCTETS, for rows of 16 floats: octet c of row r lies at c ^ r/2%2, for threads that read
+// two floats of an octet of four rows.
+// SKEWED, for longer rows: row r begins 8·(r/2) floats later, for threads that read one
+// float of eight of four rows, two apart.
+enum Shift { NONE, PACKS, OCTETS, SKEWED };
+template <class T, int COLS, int LD, int PER, Shift SHIFT = NONE>
 struct TileCopy {
-    static_assert(!SWIZZLED || (COLS == 4 * Pack<T>::N && LD == COLS), "a row has four packs");
+    static_assert(SHIFT != PACKS || (COLS == 4 * Pack<T>::N && LD == COLS), "a row has four packs");
+    static_assert(SHIFT != OCTETS || (sizeof(T) == 4 && COLS == 16 && LD == COLS), "a row has 16 floats");
 
     __device__ static int place(int row, int c) {
-        return row * LD + (SWIZZLED ? c ^ row / 2 % 4 * Pack<T>::N : c);
+        return row * LD + (SHIFT == PACKS    ? c ^ row / 2 % 4 * Pack<T>::N
+                           : SHIFT == OCTETS ? c ^ row / 2 % 2 * 8
+                           : SHIFT == SKEWED ? row / 2 * 8 + c
+                                             : c);
     }
 
     // Part is what a thread moves: N elements, at column c of rows r, r+STEP, ….
@@ -160,9 +170,9 @@ struct TileCopy {
                               int valid_cols) const {
             if (c >= cols) return;
             const int valid = min(max(valid_cols - c, 0), N);
-            const T *from = src + (long long)r * ld + c;
+            const T *from = src + (r * ld + c);
 #pragma unroll UNROLL
-            for (int i = 0; i < COUNT; i++, from += (long long)STEP * ld) {
+            for (int i = 0; i < COUNT; i++, from += STEP * ld) {
                 const int row = r + i * STEP;
                 const bool there = valid > 0 && row < valid_rows;
                 if (row < rows) read(reg + i * N, dst + place(row, c), there ? from : src, there ? valid : 0);
@@ -205,7 +215,7 @@ struct TileCopy {
     using Packs = Part<Pack<T>::N>;
     using Singles = Part<1>;
 
-    // fetch reads the tile at src, whose rows are ld apart. Its first rows×cols
+    // fetch reads the tile at src, whose rows are ld apart, within 2³¹ elements. Its first rows×cols
     // elements are wanted, of which those in valid_rows×valid_cols exist. packs:
     // src and ld are multiples of 16 bytes.
     __device__ static void fetch(T (&reg)[PER], T *dst, const T *src, int ld, int rows, int cols, int valid_rows,

@@ -11,8 +11,8 @@
 // layer. The product's block owns a tile of [rows, out]; see gemm.cuh. The latter
 // two differ in the tile's size alone.
 // Reference: mlpKernel.forward in cpu/mlp.go.
-#include "gemm.cuh"
 #include "narrow.cuh"
+#include "wide.cuh"
 
 template <class T, int R>
 __device__ static void forward_tiles(const MlpRows<T> &rows, const NarrowNet<T> &net, const T *z, T *dz) {
@@ -80,73 +80,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) mlp_forward_input_f64(MlpR
     forward_input(rows, p);
 }
 
-// Forward is one layer of a wide net. Its rows are first … first+chunk of the
-// selected ones, packed, in all operands but a and the last layer's y.
-template <class T>
-struct Forward {
-    const T *x, *w, *b; // [chunk, in]; [out, in(+1)], [out]
-    const T *a;         // null, or [rows, out]: slope becomes a·σ'(s)
-    T *y, *slope;       // [chunk, out], either may be null
-    int ldx, ldw, ldy, lds;
-    int in, out, time, act;
-    int first, chunk;
-    int last; // y has all rows
-    int unused;
-};
-
-template <class T>
-struct ForwardOut {
-    const MlpRows<T> &rows;
-    const Forward<T> &p;
-    int m0, n0;
-    T t, bias, column_t;
-
-    __device__ void column(int n) {
-        bias = p.b[n0 + n];
-        column_t = p.time ? p.w[(long long)(n0 + n) * p.ldw + p.in] : T(0);
-    }
-    __device__ void operator()(int m, int n, T v) const {
-        const int i = p.first + m0 + m;
-        const T time = rows.list ? rows.times[i] : t;
-        const T s = v + (p.time ? fma(time, column_t, bias) : bias);
-        const long long packed = m0 + m;
-        if (!p.slope) {
-            put(packed, i, n, activate<false>(p.act, s).y);
-            return;
-        }
-        const Activated<T> r = activate<true>(p.act, s);
-        if (p.y) put(packed, i, n, r.y);
-        T *slope = p.slope + packed * p.lds + n0 + n;
-        *slope = p.a ? p.a[(long long)rows.row(i) * p.out + n0 + n] * r.slope : r.slope;
-    }
-    __device__ void put(long long packed, int i, int n, T y) const {
-        p.y[(p.last ? rows.row(i) : packed) * p.ldy + n0 + n] = y;
-    }
-};
-
-template <class T, bool LARGE>
-__device__ static void forward_layer(const MlpRows<T> &rows, const Forward<T> &p) {
-    using G = GemmOf<T, LARGE, true, true>;
-    __shared__ typename G::Shared shared;
-    rows.evaluated();
-    const typename G::Place at(p.chunk, p.out);
-    const int m0 = at.m, n0 = at.n;
-    const int m = min(rows.count() - p.first, p.chunk) - m0, n = p.out - n0;
-    if (m <= 0) return;
-    G g;
-    g.clear();
-    NoTerms none;
-    g.accumulate(shared, operand(p.x + (long long)m0 * p.ldx, p.ldx, m), operand(p.w + (long long)n0 * p.ldw, p.ldw, n),
-                 p.in, none);
-    ForwardOut<T> out = {rows, p, m0, n0, rows.list || !p.time ? T(0) : rows.time(0)};
-    g.emit(shared, m, n, out);
-}
-
-#define FORWARD_LAYER(T, LARGE, BLOCKS, NAME)                                                          \
-    extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) NAME(MlpRows<T> rows, Forward<T> p) { \
-        forward_layer<T, LARGE>(rows, p);                                                              \
-    }
-FORWARD_LAYER(float, true, RESIDENT, mlp_forward_large_f32)
-FORWARD_LAYER(float, false, 2, mlp_forward_small_f32)
-FORWARD_LAYER(double, true, 1, mlp_forward_large_f64)
-FORWARD_LAYER(double, false, 2, mlp_forward_small_f64)
+WIDE_KERNEL(forward_layer, Forward, Scalar<float>, true, RESIDENT, mlp_forward_large_f32)
+WIDE_KERNEL(forward_layer, Forward, Scalar<float>, false, 2, mlp_forward_small_f32)
+WIDE_KERNEL(forward_layer, Forward, Scalar<double>, true, 1, mlp_forward_large_f64)
+WIDE_KERNEL(forward_layer, Forward, Scalar<double>, false, 2, mlp_forward_small_f64)

@@ -9,8 +9,8 @@
 // samples, see narrow.cuh. mlp_jvp_layer_*: the tangent of one wide layer, after
 // mlp_forward_* has left x_l and σ'; see gemm.cuh.
 // Reference: mlpKernel.tangent in cpu/mlp.go.
-#include "gemm.cuh"
 #include "narrow.cuh"
+#include "wide.cuh"
 
 // TileJvp are the operands of mlp_jvp_tileN.
 template <class T>
@@ -118,70 +118,7 @@ JVP_TILES(float, 2, mlp_jvp_tile64_f32)
 JVP_TILES(double, 1, mlp_jvp_tile32_f64)
 JVP_TILES(double, 2, mlp_jvp_tile64_f64)
 
-// Tangent is one layer of a wide net. Rows as in Forward; jv has all of them.
-template <class T>
-struct Tangent {
-    const T *vx, *w;               // [chunk, in]; [out, in(+1)]
-    const T *x, *w_dot, *b_dot;    // [chunk, in]; tangents of weight and bias, or null
-    const T *slope;                // [chunk, out]
-    T *to;                         // [chunk, out], or [rows, out]
-    int ldv, ldw, ldx, lds, ldt;
-    int in, out, time;
-    int first, chunk, last, unused;
-};
-
-template <class T>
-struct TangentOut {
-    const MlpRows<T> &rows;
-    const Tangent<T> &p;
-    int m0, n0;
-    T t, bias, column_t;
-
-    __device__ void column(int n) {
-        if (!p.w_dot) return;
-        bias = p.b_dot[n0 + n];
-        column_t = p.time ? p.w_dot[(long long)(n0 + n) * p.ldw + p.in] : T(0);
-    }
-    __device__ void operator()(int m, int n, T v) const {
-        const int i = p.first + m0 + m;
-        const long long packed = m0 + m;
-        if (p.w_dot) {
-            const T time = rows.list ? rows.times[i] : t;
-            v += p.time ? fma(time, column_t, bias) : bias;
-        }
-        v *= p.slope[packed * p.lds + n0 + n];
-        p.to[(p.last ? rows.row(i) : packed) * p.ldt + n0 + n] = v;
-    }
-};
-
-template <class T, bool LARGE>
-__device__ static void tangent_layer(const MlpRows<T> &rows, const Tangent<T> &p) {
-    using G = GemmOf<T, LARGE, true, true>;
-    __shared__ typename G::Shared shared;
-    const typename G::Place at(p.chunk, p.out);
-    const int m0 = at.m, n0 = at.n;
-    const int m = min(rows.count() - p.first, p.chunk) - m0, n = p.out - n0;
-    if (m <= 0) return;
-    G g;
-    g.clear();
-    NoTerms none;
-    // One loop for both products: the second operands follow the first.
-#pragma unroll 1
-    for (int dot = 0; dot < (p.w_dot ? 2 : 1); dot++) {
-        const T *a = dot ? p.x : p.vx, *b = dot ? p.w_dot : p.w;
-        const int ld = dot ? p.ldx : p.ldv;
-        g.accumulate(shared, operand(a + (long long)m0 * ld, ld, m), operand(b + (long long)n0 * p.ldw, p.ldw, n), p.in,
-                     none);
-    }
-    TangentOut<T> out = {rows, p, m0, n0, rows.list ? T(0) : rows.time(0)};
-    g.emit(shared, m, n, out);
-}
-
-#define JVP_LAYER(T, LARGE, BLOCKS, NAME)                                                              \
-    extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) NAME(MlpRows<T> rows, Tangent<T> p) { \
-        tangent_layer<T, LARGE>(rows, p);                                                              \
-    }
-JVP_LAYER(float, true, RESIDENT, mlp_jvp_layer_large_f32)
-JVP_LAYER(float, false, 2, mlp_jvp_layer_small_f32)
-JVP_LAYER(double, true, 1, mlp_jvp_layer_large_f64)
-JVP_LAYER(double, false, 2, mlp_jvp_layer_small_f64)
+WIDE_KERNEL(tangent_layer, Tangent, Scalar<float>, true, RESIDENT, mlp_jvp_layer_large_f32)
+WIDE_KERNEL(tangent_layer, Tangent, Scalar<float>, false, 2, mlp_jvp_layer_small_f32)
+WIDE_KERNEL(tangent_layer, Tangent, Scalar<double>, true, 1, mlp_jvp_layer_large_f64)
+WIDE_KERNEL(tangent_layer, Tangent, Scalar<double>, false, 2, mlp_jvp_layer_small_f64)

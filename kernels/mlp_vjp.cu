@@ -14,8 +14,8 @@
 // mlp_vjp_time: a wide layer's part of at; a warp owns a row.
 // mlp_vjp_reduce: g += the parts, in ascending order; a block owns 32 elements.
 // Reference: mlpKernel.vjp in cpu/mlp.go.
-#include "gemm.cuh"
 #include "narrow_vjp.cuh"
+#include "wide.cuh"
 
 // TileVjp are the operands of mlp_vjp_tileN.
 template <class T>
@@ -91,143 +91,14 @@ VJP_TILES(float, 2, mlp_vjp_tile64_f32)
 VJP_TILES(double, 1, mlp_vjp_tile32_f64)
 VJP_TILES(double, 2, mlp_vjp_tile64_f64)
 
-// Back is the way from one wide layer's δ to the one below. Rows as in Forward.
-template <class T>
-struct Back {
-    const T *delta, *w; // [chunk, out]; [out, in(+1)]
-    T *below;           // [chunk, in]: σ' of the layer below, becomes its δ; or null:
-    T *az;              // [rows, in]
-    const T *z;         // [rows, in]
-    T alpha;
-    int ldd, ldw, ldb;
-    int in, out, cube;
-    int first, chunk;
-};
-
-template <class T>
-struct BackOut {
-    const MlpRows<T> &rows;
-    const Back<T> &p;
-    int m0, n0;
-
-    __device__ void column(int) {}
-    __device__ void operator()(int m, int n, T v) const {
-        if (p.below) {
-            p.below[(long long)(m0 + m) * p.ldb + n0 + n] *= v;
-            return;
-        }
-        const long long e = (long long)rows.row(p.first + m0 + m) * p.in + n0 + n;
-        v *= p.alpha;
-        if (p.cube) v *= input_slope(true, p.z[e]);
-        p.az[e] = v;
-    }
-};
-
-template <class T, bool LARGE>
-__device__ static void back_layer(const MlpRows<T> &rows, const Back<T> &p) {
-    using G = GemmOf<T, LARGE, true, false>;
-    __shared__ typename G::Shared shared;
-    const typename G::Place at(p.chunk, p.in);
-    const int m0 = at.m, n0 = at.n;
-    const int m = min(rows.count() - p.first, p.chunk) - m0, n = p.in - n0;
-    if (m <= 0) return;
-    G g;
-    g.clear();
-    NoTerms none;
-    g.accumulate(shared, operand(p.delta + (long long)m0 * p.ldd, p.ldd, m), operand(p.w + n0, p.ldw, n), p.out, none);
-    BackOut<T> out = {rows, p, m0, n0};
-    g.emit(shared, m, n, out);
-}
-
-// LayerWeights is a wide layer's part of g: `run` rows a block, `first … first+chunk`
-// in all. partial: [parts, out·in(+1) + out].
-template <class T>
-struct LayerWeights {
-    const T *delta, *x; // [chunk, out], [chunk, in]
-    T *partial;
-    int ldd, ldx;
-    int in, out, time;
-    int first, chunk, run;
-};
-
-// WeightTerms weights the rows of δ, and sums bias and time column, for which the
-// first blocks of a row have time left.
-template <class T, class G>
-struct WeightTerms {
-    const MlpRows<T> &rows;
-    int i0;        // of the first row
-    T t0, w0;      // with one lane
-    bool sums;
-    T bias, time;
-
-    __device__ T time_of(int i) const { return rows.list ? rows.times[i0 + i] : t0; }
-    __device__ T weight_of(int i) const { return rows.list ? rows.weights[i0 + i] : w0; }
-
-    __device__ void landed(T *tile, bool packs, int k, int terms) const {
-        G::A::Copy::scale(tile, terms, G::A::COLS, packs, [&](int r) { return weight_of(k + r); });
-    }
-    __device__ void ready(const T *tile, int k, int terms) {
-        if (!sums) return;
-#pragma unroll 2
-        for (int r = 0; r < terms; r++) {
-            const T d = tile[r * G::A::COLS + threadIdx.x];
-            bias += d;
-            time = fma(time_of(k + r), d, time);
-        }
-    }
-};
-
-template <class T>
-struct WeightsOut {
-    T *to; // of the block's first element
-    int ld;
-    __device__ void column(int) {}
-    __device__ void operator()(int m, int n, T v) const { to[(long long)m * ld + n] = v; }
-};
-
-template <class T, bool LARGE>
-__device__ static void layer_weights(const MlpRows<T> &rows, const LayerWeights<T> &p) {
-    using G = GemmOf<T, LARGE, false, false>;
-    __shared__ typename G::Shared shared;
-    const typename G::Place at(p.out, p.in);
-    const int m0 = at.m, n0 = at.n, k0 = at.part * p.run;
-    const int m = p.out - m0, n = p.in - n0;
-    const int terms = min(min(rows.count() - p.first, p.chunk) - k0, p.run);
-    if (terms <= 0) return;
-    const int ld = p.in + p.time;
-    T *part = p.partial + at.part * ((long long)p.out * (ld + 1));
-    const bool one = rows.list == nullptr;
-    WeightTerms<T, G> each = {rows,
-                              p.first + k0,
-                              one ? rows.time(0) : T(0),
-                              one ? rows.weight(0) : T(0),
-                              n0 == 0 && threadIdx.x < G::TILE_M,
-                              0,
-                              0};
-    G g;
-    g.clear();
-    g.accumulate(shared, operand(p.delta + (long long)k0 * p.ldd + m0, p.ldd, m),
-                 operand(p.x + (long long)k0 * p.ldx + n0, p.ldx, n), terms, each);
-    if (each.sums && (int)threadIdx.x < m) {
-        const int row = m0 + threadIdx.x;
-        part[(long long)p.out * ld + row] = each.bias;
-        if (p.time) part[(long long)row * ld + p.in] = each.time;
-    }
-    WeightsOut<T> out = {part + (long long)m0 * ld + n0, ld};
-    g.emit(shared, m, n, out);
-}
-
-#define VJP_LAYER(T, LARGE, BLOCKS, BACK, WEIGHTS)                                                          \
-    extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) BACK(MlpRows<T> rows, Back<T> p) {        \
-        back_layer<T, LARGE>(rows, p);                                                                      \
-    }                                                                                                       \
-    extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) WEIGHTS(MlpRows<T> rows, LayerWeights<T> p) { \
-        layer_weights<T, LARGE>(rows, p);                                                                   \
-    }
-VJP_LAYER(float, true, RESIDENT, mlp_vjp_back_large_f32, mlp_vjp_weights_large_f32)
-VJP_LAYER(float, false, 2, mlp_vjp_back_small_f32, mlp_vjp_weights_small_f32)
-VJP_LAYER(double, true, 1, mlp_vjp_back_large_f64, mlp_vjp_weights_large_f64)
-VJP_LAYER(double, false, 2, mlp_vjp_back_small_f64, mlp_vjp_weights_small_f64)
+WIDE_KERNEL(back_layer, Back, Scalar<float>, true, RESIDENT, mlp_vjp_back_large_f32)
+WIDE_KERNEL(back_layer, Back, Scalar<float>, false, 2, mlp_vjp_back_small_f32)
+WIDE_KERNEL(back_layer, Back, Scalar<double>, true, 1, mlp_vjp_back_large_f64)
+WIDE_KERNEL(back_layer, Back, Scalar<double>, false, 2, mlp_vjp_back_small_f64)
+WIDE_KERNEL(layer_weights, LayerWeights, Scalar<float>, true, RESIDENT, mlp_vjp_weights_large_f32)
+WIDE_KERNEL(layer_weights, LayerWeights, Scalar<float>, false, 2, mlp_vjp_weights_small_f32)
+WIDE_KERNEL(layer_weights, LayerWeights, Scalar<double>, true, 1, mlp_vjp_weights_large_f64)
+WIDE_KERNEL(layer_weights, LayerWeights, Scalar<double>, false, 2, mlp_vjp_weights_small_f64)
 
 // LayerTime is a wide layer's part of at: at (+)= alpha·Σ_n δ[n]·w_t[n].
 template <class T>
