@@ -4,6 +4,7 @@
 //
 // and the Runge-Kutta verbs, by the CUDA kernels of package kernels.
 //
+// Products of layers can run on tensor cores: see [Precision].
 // Right-hand sides given as equations or CUDA source are compiled when they are bound, by
 // NVRTC if it is there. A whole solve whose samples step alone is one launch where the
 // network is narrow or the right-hand side was compiled.

@@ -48,8 +48,11 @@ func TestField_BatchIndependent(t *testing.T) {
 }
 
 func testBatchIndependent[T backend.Float](t *testing.T) {
-	b := openOrSkip[T](t)
-	for _, widths := range [][]int{{3, 41, 17, 3}, {2, 130, 2}} {
+	batchIndependent(t, openOrSkip[T](t), []int{3, 41, 17, 3}, []int{2, 130, 2})
+}
+
+func batchIndependent[T backend.Float](t *testing.T, b *Backend[T], nets ...[]int) {
+	for _, widths := range nets {
 		c := netCase{spec(mlp.GELU, mlp.TimeEveryLayer, mlp.InputIdentity, widths...), 150, 1, chosen}
 		d := widths[0]
 		theta, o := c.theta(3), newOperands(c, 5)
@@ -138,6 +141,7 @@ func TestField_NotFinite(t *testing.T) {
 func TestBind_Refuses(t *testing.T) {
 	b := openOrSkip[float32](t)
 	wide := must(mlp.New[float32](mlp.Dense(mlp.Tanh, 2, 3), mlp.Init{}, 1))
+	huge := mlp.Dense(mlp.Tanh, 1, 1<<24, 1)
 	short := &mlp.Model[float32]{Spec: mlp.Dense(mlp.Tanh, 2, 2), Theta: make([]float32, 5)}
 	for _, c := range []struct {
 		sys         backend.System[float32]
@@ -147,6 +151,7 @@ func TestBind_Refuses(t *testing.T) {
 		{&field.Custom[float32]{N: 1}, true, "use the CPU backend"},
 		{wide, true, "as many outputs as inputs"},
 		{short, false, "Theta has length 5"},
+		{&mlp.Model[float32]{Spec: huge, Theta: make([]float32, huge.NumParams())}, true, "layer 0 has more than 16777215 units"},
 	} {
 		_, err := b.Bind(c.sys)
 		if err == nil || !strings.Contains(err.Error(), c.text) || errors.Is(err, backend.ErrUnsupported) != c.unsupported {

@@ -218,8 +218,14 @@ func (c netCase) theta(seed uint64) []float64 {
 // passes errors on from layer to layer, so its largest result sets the scale.
 func compare[T backend.Float](t *testing.T, c netCase, got, want results) {
 	t.Helper()
+	compareIn(t, epsilon[T](), c, got, want)
+}
+
+// compareIn is compare with an arithmetic of the given unit.
+func compareIn(t *testing.T, unit float64, c netCase, got, want results) {
+	t.Helper()
 	terms := float64(c.rows + slices.Max(c.spec.Widths))
-	rtol := 8 * epsilon[T]() * float64(len(c.spec.Activations)) * (4 + math.Sqrt(terms))
+	rtol := 8 * unit * float64(len(c.spec.Activations)) * (4 + math.Sqrt(terms))
 	names, refs := []string{}, [][]float64{}
 	want.each(func(name string, x []float64) { names, refs = append(names, name), append(refs, x) })
 	i := 0

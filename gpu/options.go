@@ -19,28 +19,38 @@ type Options struct {
 	// waits for it and leaves it alone. As steps are recorded in it, nothing else may be
 	// enqueued while a call of the backend, a solve or a gradient runs.
 	Stream uintptr
-	// Precision is how products with the weights of an MLP are computed in float32.
+	// Precision is how products with the weights of an MLP are computed in float32; the
+	// default is in full precision, without tensor cores.
 	Precision Precision
 	// Debug waits after every launch, so that a failure names its kernel. It is slow.
 	Debug bool
 }
 
-// Precision says how the products with the weights of an MLP are computed by a
-// Backend[float32]: W·x, Wᵀ·δ and δ·xᵀ, of all its fields and verbs alike, so that
-// gradients are those of the steps taken. Everything else is float32 in any case.
+// Precision says how a Backend[float32] multiplies with the weights of an MLP: W·x, Wᵀ·δ
+// and δ·xᵀ. It is the backend's, of all its fields and verbs alike, so that gradients are
+// those of the steps taken. All else is float32 in any case, sums too.
 //
-// The others than Float32 run on tensor cores, of a device of compute capability 8.0 or
-// later. They apply to layers from 32 units to 32 units and more. A network that has
-// such a layer goes layer by layer through device memory, where Float32 keeps networks
-// of up to 128 units on chip, and its solves are not made in one launch: [Precision]
-// can be slower for those, above all with small batches.
+// All but Float32 run on tensor cores and need a device of compute capability 8.0 or
+// later. They are for layers of at least 32 inputs and 32 outputs; other layers stay in
+// float32. A network that has one such layer runs layer by layer, through device memory,
+// and its solves are not made in one launch. With Float32, networks of up to 128 units a
+// layer stay on chip, which can be faster for them, the more so the smaller the batch.
+//
+// Relative errors, in the Euclidean norm, of f, aᵀ∂f/∂z and aᵀ∂f/∂θ of two tanh layers of
+// equal width, against the CPU in float64, under a simulator of the device, which rounds
+// sums to nearest (go test -tags cuda -run Precision_Errors -v ./gpu):
+//
+//	width   Float32            TF32x3             TF32               BF16
+//	   64   1.8 2.3 1.7 e-7    1.4 1.8 1.5 e-7    4.1 4.9 4.2 e-4    3.3 3.8 3.5 e-3
+//	  256   3.7 4.4 3.1 e-7    1.9 2.4 1.9 e-7    4.2 4.7 4.5 e-4    3.4 3.8 3.7 e-3
+//	  512   5.2 6.5 4.4 e-7    2.3 2.8 2.1 e-7    4.3 4.7 4.6 e-4    3.3 3.9 3.6 e-3
 type Precision int
 
 const (
 	// Float32 computes with float32 operands. It is the default.
 	Float32 Precision = iota
-	// TF32x3 splits each operand into two TF32 numbers and adds three of their four
-	// products. Errors are about those of Float32; but an infinite operand gives NaN.
+	// TF32x3 takes each operand for a sum of two TF32 numbers, and adds three of their four
+	// products. Errors are like Float32's, but an infinite operand gives NaN.
 	TF32x3
 	// TF32 rounds operands to 11 significant bits, of float32's range.
 	TF32

@@ -42,8 +42,14 @@ type result[T backend.Float] struct {
 // run solves a small Neural ODE on dev and computes the gradient of a fixed loss.
 func run[T backend.Float](t testing.TB, dev backend.Backend[T], set solver.Settings) result[T] {
 	t.Helper()
+	return runNet(t, dev, set, 2, 9, 2)
+}
+
+// runNet is run of a network of the given widths, from 2 to 2.
+func runNet[T backend.Float](t testing.TB, dev backend.Backend[T], set solver.Settings, widths ...int) result[T] {
+	t.Helper()
 	ctx := context.Background()
-	spec := mlp.Dense(mlp.Tanh, 2, 9, 2)
+	spec := mlp.Dense(mlp.Tanh, widths...)
 	spec.Time = mlp.TimeInput
 	m, err := mlp.New[T](spec, mlp.Init{}, 3)
 	if err != nil {

@@ -72,7 +72,7 @@ struct Gemm : Core {
     using B = typename Core::B;
     static constexpr int TILE_M = A::OUT, TILE_N = B::OUT;
 
-    union Shared {
+    union alignas(16) Shared {
         struct {
             T a[2][A::ELEMENTS], b[2][B::ELEMENTS];
         } tile;

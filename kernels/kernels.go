@@ -1,8 +1,8 @@
 // Package kernels holds the CUDA kernels, compiled to PTX.
 //
 // The sources are the .cu and .cuh files beside this one, a family a .cu file; `make
-// kernels` compiles each for two targets, the text of which is kept in ptx/ and
-// becomes part of the program. A driver compiles it for its device, so that a user needs
+// kernels` compiles each for two targets, those on tensor cores for the higher one alone,
+// the text of which is kept in ptx/ and becomes part of the program. A driver compiles it for its device, so that a user needs
 // no compiler of CUDA's.
 package kernels
 

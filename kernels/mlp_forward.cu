@@ -8,7 +8,7 @@
 // tiles of N samples, a warp all of them for its share of a layer's outputs; see
 // narrow.cuh.
 // mlp_forward_input, mlp_forward_large, mlp_forward_small: any width, a launch a
-// layer. The product's block owns a tile of [rows, out]; see gemm.cuh. The latter
+// layer. The product's block owns a tile of [rows, out]; see wide.cuh. The latter
 // two differ in the tile's size alone.
 // Reference: mlpKernel.forward in cpu/mlp.go.
 #include "narrow.cuh"

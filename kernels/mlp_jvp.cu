@@ -7,7 +7,7 @@
 //
 // mlp_jvp_tileN: all layers in one launch, widths up to 128; a block takes tiles of N
 // samples, see narrow.cuh. mlp_jvp_layer_*: the tangent of one wide layer, after
-// mlp_forward_* has left x_l and σ'; see gemm.cuh.
+// mlp_forward_* has left x_l and σ'; see wide.cuh.
 // Reference: mlpKernel.tangent in cpu/mlp.go.
 #include "narrow.cuh"
 #include "wide.cuh"

@@ -1,26 +1,25 @@
-// Products of float32 matrices on tensor cores, compute capability 8.0 and later: Gemm
-// with other multiplications and the same order of terms in any tile of any grid, 16 at
-// a time, ascending.
+// Products of float32 matrices on tensor cores, from compute capability 8.0 on: Gemm
+// with another core, and one order of terms in any tile of any grid.
 //
-//     Tf32     operands rounded to 11 bits, to nearest
-//     Bf16     operands rounded to 8 bits, to nearest
-//     Tf32x3   each operand a sum of two numbers of 11 bits, x = x₁ + x₂; the product is
-//              a₂b₁ + a₁b₂ + a₁b₁
+//     Tf32     operands are rounded to 11 bits, to nearest
+//     Bf16     operands are rounded to 8 bits, to nearest
+//     Tf32x3   operands are sums of two numbers of 11 bits, x = x₁ + x₂, to nearest;
+//              the product is a₂b₁ + a₁b₂ + a₁b₁
 //
-// and sums in float32. Tensor cores round sums toward zero. With Tf32x3 they therefore
-// add 8 terms only, and these sums are added to the accumulator by the other cores, which
-// round to nearest: Ootomo & Yokota 2022 (arXiv 2203.03341), section 3. An infinite
-// operand gives NaN there, as ∞ - ∞.
+// Sums are float32. Tensor cores round them toward zero; so with Tf32x3 they add up only
+// eight terms, and other cores, which round to nearest, add that to the accumulator:
+// Ootomo & Yokota 2022 (arXiv 2203.03341), section 3. There an infinite operand gives
+// NaN, as ∞ - ∞.
 //
-// A warp owns M × N of the block's 2M × 4N outputs, in parts of 16 × 8, an instruction's
-// m and n. As mma lays out fragments, the lane 4·g + t holds outputs g and g+8 of a, g of
-// b. Which terms it holds is free, as long as they are the same of a and b: of the tile's
-// 16, they are 4t … 4t+3, which lie together where an operand is stored by outputs.
+// A warp owns M × N outputs, in parts of 16 × 8, which is what an instruction computes.
+// Its operands are spread over the warp: lane 4g + t has outputs g and g+8 of a, g of b,
+// and of an octet of terms two, which may be any if they are the same of a and b. They
+// are 2t and 2t+1.
 #pragma once
 
 #include "wide.cuh"
 
-// mma_tf32 adds 8 terms to c: (a[0], a8[0], a[1], a8[1]) is the fragment of a.
+// mma_tf32 adds an octet of terms to c; a and a8 are of outputs g and g+8.
 __device__ inline void mma_tf32(float (&c)[4], const unsigned *a, const unsigned *a8, const unsigned *b) {
     asm("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
         "{%0, %1, %2, %3};"
@@ -34,8 +33,9 @@ __device__ inline unsigned to_tf32(float x) {
     return y;
 }
 
-// A format has what a lane holds of the terms of an output: two of eight, or of 16 in
-// two PAIRS. multiply adds their products to c; a8 is the output eight after a.
+// A format has a lane's Terms of an output, PAIRS of them, a pair an octet. multiply adds
+// their products to c. N is the width of a warp's outputs in large tiles; that of Tf32x3
+// leaves registers for twice the Terms.
 struct Tf32 {
     static constexpr int PAIRS = 1, N = 64;
     struct Terms {
@@ -86,6 +86,12 @@ struct Bf16 {
     }
 };
 
+// store_pair is store_pack of two.
+__device__ inline void store_pair(float *p, const float *x) {
+    asm volatile("st.shared.v2.f32 [%0], {%1, %2};" ::"r"((unsigned)__cvta_generic_to_shared(p)), "f"(x[0]), "f"(x[1])
+                 : "memory");
+}
+
 // TensorCore is the core of a Gemm.
 template <class Format, bool LARGE, bool INNER_A, bool INNER_B>
 struct TensorCore {
@@ -111,7 +117,7 @@ struct TensorCore {
                 for (int k = 0; k < 4; k++) c[i][j][k] = 0;
     }
 
-    // load reads the lane's terms of an output of a tile, from the octet of terms k on.
+    // load reads the lane's terms of an output of a tile, from octet k on.
     template <class Side>
     __device__ static Terms load(const float *tile, int output, int k) {
         float2 x[Format::PAIRS];
@@ -143,8 +149,8 @@ struct TensorCore {
         }
     }
 
-    // 16 rows of each half of the tile are staged at a time. Four rows that a half-warp
-    // writes to are in different banks.
+    // 16 rows of each warp are staged at a time. The four rows that half a warp writes to
+    // are in different banks.
     static constexpr int STAGES = M / 16, STAGED = 16 * WARPS_M, STAGE_LD = WARPS_N * N + 8;
     __device__ static int row(int r, int i) { return r / 16 * M + r % 16 + 16 * i; }
 
@@ -154,7 +160,7 @@ struct TensorCore {
         for (int j = 0; j < N / 8; j++)
 #pragma unroll
             for (int h = 0; h < 2; h++)
-                *reinterpret_cast<float2 *>(to + 8 * h * STAGE_LD + 8 * j) = {c[0][j][2 * h], c[0][j][2 * h + 1]};
+                store_pair(to + 8 * h * STAGE_LD + 8 * j, c[0][j] + 2 * h);
     }
     __device__ void shift(int i) {
 #pragma unroll

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"math"
@@ -65,6 +66,9 @@ func (r *report) measure(out io.Writer) error {
 	if err := measureType[float32](r, "f32"); err != nil {
 		return err
 	}
+	if err := measurePrecisions(r); err != nil {
+		return err
+	}
 	if err := measureType[float64](r, "f64"); err != nil {
 		return err
 	}
@@ -98,6 +102,30 @@ func measureType[T backend.Float](r *report, name string) error {
 		}
 	}
 	return b.err
+}
+
+// measurePrecisions measures the verbs on tensor cores, where the device has them.
+func measurePrecisions(r *report) error {
+	for _, p := range []gpu.Precision{gpu.TF32x3, gpu.TF32, gpu.BF16} {
+		dev, err := gpu.Open[float32](gpu.Options{Precision: p})
+		if errors.Is(err, backend.ErrUnsupported) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		b := &bench[float32]{r: r, name: "f32 " + p.String(), dev: dev, rng: rand.New(rand.NewPCG(1, 1))}
+		b.ceilings()
+		for _, c := range r.settings.cases {
+			if slices.Min(c.widths) >= 32 {
+				b.verbs(c)
+			}
+		}
+		if err := errors.Join(b.err, dev.Close()); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // bench holds what the measurements of one precision share. The first error stops all
