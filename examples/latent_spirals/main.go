@@ -22,8 +22,9 @@ import (
 func main() {
 	updates := flag.Int("updates", 20_000, "of each of the three fits")
 	noise := flag.Float64("noise", 0.1, "standard deviation of the noise on both coordinates")
+	seed := flag.Uint64("seed", 1, "chooses the spirals, the times and the noise")
 	example.Main("latent_spirals", func(ctx context.Context, e *example.Env) error {
-		return run(ctx, e, example.Pick(e, 60, *updates), *noise)
+		return run(ctx, e, example.Pick(e, 60, *updates), *noise, *seed)
 	})
 }
 
@@ -46,7 +47,7 @@ func spiral(clockwise bool, t float64) (x, y float64) {
 
 // piece is a part of a spiral: 2·window points without noise, times from 0 on.
 type piece struct {
-	inner  bool      // it goes on where other pieces are seen
+	inner  bool      // it goes on where other pieces begin
 	points []float32 // [2·window, 2]
 	seen   latent.Series[float32]
 }
@@ -76,18 +77,18 @@ func pieces(r *rand.Rand, n, seen int, noise float64) []piece {
 	return list
 }
 
-func run(ctx context.Context, e *example.Env, updates int, noise float64) error {
+func run(ctx context.Context, e *example.Env, updates int, noise float64, seed uint64) error {
 	var shown []piece
 	var courses [][]float32 // foretold, of each
 	for _, seen := range []int{30, 50, 100} {
-		r := rand.New(rand.NewPCG(1, uint64(seen)))
+		r := rand.New(rand.NewPCG(seed, uint64(seen)))
 		training := pieces(r, example.Pick(e, 100, 1000), seen, noise)
 		test := pieces(r, example.Pick(e, 20, 200), seen, noise)
 		x, err := learn(ctx, e, training, test, updates, noise, fmt.Sprintf("%d of 100", seen))
 		if err != nil {
 			return err
 		}
-		// Mean squared errors within the window, after it, and after it for inner pieces.
+		// Squared errors within the window, after it, and after it for inner pieces.
 		var within, after, inner mean
 		for k, p := range test {
 			for i, v := range p.points {

@@ -12,7 +12,7 @@ import (
 
 // A short fit tells the pieces apart: it misses by less than half of what their mean does.
 func TestLatentSpirals_Learns(t *testing.T) {
-	found := exampletest.Short(t, func(ctx context.Context, e *example.Env) error { return run(ctx, e, 60, 0.1) })
+	found := exampletest.Short(t, func(ctx context.Context, e *example.Env) error { return run(ctx, e, 60, 0.1, 1) })
 	var sum, squares [2]float64
 	n := 0.0
 	for _, p := range pieces(rand.New(rand.NewPCG(1, 2)), 200, 1, 0) {
