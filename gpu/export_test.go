@@ -11,7 +11,9 @@ func (b *Backend[T]) Pretend(multiprocessors int) { b.sms = multiprocessors }
 // ShortTape lets tapes grow step by step.
 func (b *Backend[T]) ShortTape() { b.tapeChunk = 1 }
 
-// Profile and Profiling are for tests that use packages which use this one.
+// Counted, Profile and Profiling are for tests that use packages which use this one.
+type Counted = counts
+
 var (
 	Profile   = profile
 	Profiling = profiling

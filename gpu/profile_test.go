@@ -30,7 +30,13 @@ type counts struct {
 	Load     access `json:"global_load"`
 	Store    access `json:"global_store"`
 	Shared   struct {
+		Bytes   int64
 		Replays int64 `json:"bank_conflict_replays"`
+	}
+	// Instructions are those of all threads, as the PTX has them.
+	Instructions struct {
+		Total int64
+		FMA   int64 `json:"fp32_fma"`
 	}
 	Sites []site
 }
