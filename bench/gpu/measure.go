@@ -352,24 +352,32 @@ func (b *bench[T]) elementwise() {
 	}
 }
 
-// solves measures a forward solve and its gradient on both backends.
+// solves measures a forward solve and its gradient on both backends: with samples that
+// step alone, step by step and as the device finds it faster.
 func (b *bench[T]) solves(c shape) {
+	if b.r.settings.large && float64(c.batch)*c.weights() > 3e9 {
+		return // minutes on the CPU
+	}
+	runs := 1 + b.r.settings.runs/5
 	for _, stepping := range []solver.Stepping{solver.Joint, solver.PerSample} {
-		if b.r.settings.large && float64(c.batch)*c.weights() > 3e9 {
-			continue // minutes on the CPU
-		}
 		set := solver.Settings{Method: solver.Dopri5, RTol: 1e-4, ATol: 1e-6, Stepping: stepping}
-		runs := 1 + b.r.settings.runs/5
 		host := cpu.New[T]()
 		forwardCPU, gradientCPU, _, _ := timed[T](b, host, nil, c, set, runs)
 		host.Close()
-		forward, gradient, f, g := timed(b, backend.Backend[T](b.dev), b.dev, c, set, runs)
-		if b.err != nil {
-			return
+		for _, how := range []struct {
+			name   string
+			fusion solver.Fusion
+		}{{" by steps", solver.FuseNever}, {"", solver.FuseAuto}} {
+			set.Fusion = how.fusion
+			forward, gradient, f, g := timed(b, backend.Backend[T](b.dev), b.dev, c, set, runs)
+			if b.err != nil {
+				return
+			}
+			name := stepping.String() + how.name
+			f.Name, f.Type, f.Size, f.Millis, f.CPUMillis = "solve, "+name, b.name, c.String(), forward*1e3, forwardCPU*1e3
+			g.Name, g.Type, g.Size, g.Millis, g.CPUMillis = "gradient, "+name, b.name, c.String(), gradient*1e3, gradientCPU*1e3
+			b.r.Solves = append(b.r.Solves, f, g)
 		}
-		f.Name, f.Type, f.Size, f.Millis, f.CPUMillis = "solve, "+stepping.String(), b.name, c.String(), forward*1e3, forwardCPU*1e3
-		g.Name, g.Type, g.Size, g.Millis, g.CPUMillis = "gradient, "+stepping.String(), b.name, c.String(), gradient*1e3, gradientCPU*1e3
-		b.r.Solves = append(b.r.Solves, f, g)
 	}
 }
 
