@@ -137,7 +137,6 @@ func TestFusedAdjoint_Methods(t *testing.T) {
 			}
 			walks(t, double, 1e-12, w)
 			w.set.Step = 0.2
-			walks(t, single, 1e-5, w)
 			w.how.Store = adjoint.States
 			w.set.Stepping = solver.Joint + solver.PerSample - w.set.Stepping
 			walks(t, double, 1e-12, w)
