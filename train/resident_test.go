@@ -204,7 +204,10 @@ func TestFit_OnTheDeviceDoesNotAllocate(t *testing.T) {
 			t.Fatal(err)
 		}
 		obj := newTrajectories(t, s, noisySpirals[float32](MSE, n), TrajectorySettings{})
-		f, err := newFit(obj, m.Theta, Settings[float32]{Steps: 1000, BatchSize: n / 2, ClipNorm: 1})
+		f, err := newFit(obj, m.Theta, Settings[float32]{
+			Steps: 1000, BatchSize: n / 2, ClipNorm: 1,
+			Optimizer: Optimizer{LR: 1e-9}, // a tape grows where a solve needs more steps than those before
+		})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -218,7 +221,7 @@ func TestFit_OnTheDeviceDoesNotAllocate(t *testing.T) {
 			step()
 		}
 		a := testing.AllocsPerRun(10, step)
-		for try := 1; a != 0 && try < 40; try++ { // on a busy machine a worker may get its first unit late
+		for try := 1; a != 0 && try < 5; try++ { // a worker may get its first unit late
 			a = testing.AllocsPerRun(10, step)
 		}
 		if a != 0 {
