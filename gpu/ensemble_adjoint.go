@@ -75,10 +75,7 @@ func (f *sourced[T]) walkBack(w *backend.Walk[T]) bool {
 func (f *sourced[T]) backText(w *backend.Walk[T]) string {
 	var t strings.Builder
 	t.WriteString(functions[T](field.Source{Eval: f.source.Eval, VJP: f.source.VJP}, f.dim, f.params.cols))
-	n, powers := len(w.A), 0
-	for _, p := range w.Dense {
-		powers = max(powers, len(p))
-	}
+	n, powers := len(w.A), degree(w.Dense)
 	fmt.Fprintf(&t, "const int STAGES = %d, ALL = %d, POWERS = %d, END = %d;\nconst bool KEPT = %t;\n", len(w.B), n, powers, w.End, w.Stages)
 	m := make([]float64, n*(n+1)+len(w.B)+n*powers)
 	for i, row := range w.A {

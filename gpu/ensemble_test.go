@@ -127,20 +127,7 @@ func TestEnsemble_AsTheCPU(t *testing.T) {
 		c.check(t, dev, method.String()+", back")
 	}
 	c.set, c.times = solver.Settings{Dense: true, MaxStep: 3, MaxAttempts: 40}, nil
-	for b := range 37 {
-		s := solver.Sample{Times: []float64{float64(b) / 50, 1, 1.5 + 0.1*float64(b)}}
-		if b%3 == 0 {
-			slices.Reverse(s.Times)
-			s.Breakpoints = []float64{0.9}
-		}
-		if b%4 == 0 {
-			s.RTol, s.ATol = 1e-4, 1e-5
-		}
-		if b == 7 {
-			s.Times = s.Times[:1]
-		}
-		c.samples = append(c.samples, s)
-	}
+	c.samples = ownSamples(37, 0.1)
 	c.check(t, dev, "each its own times")
 }
 

@@ -112,11 +112,17 @@ func (s *fused[T]) Close() {
 }
 
 // powers is the degree of the interpolant, 0 without outputs.
-func (s *fused[T]) powers() (n int) {
-	if s.p.Table != nil {
-		for _, p := range s.p.Dense {
-			n = max(n, len(p))
-		}
+func (s *fused[T]) powers() int {
+	if s.p.Table == nil {
+		return 0
+	}
+	return degree(s.p.Dense)
+}
+
+// degree is that of an interpolant whose weights have so many coefficients.
+func degree(dense [][]float64) (n int) {
+	for _, p := range dense {
+		n = max(n, len(p))
 	}
 	return n
 }

@@ -205,9 +205,7 @@ func (f *bound[T]) setMethod(w *backend.Walk[T], a *reverseArgs) (driver.Ptr, bo
 		}
 	}
 	m = append(append(m, w.C...), w.B...)
-	for _, p := range w.Dense {
-		a.powers = max(a.powers, int32(len(p)))
-	}
+	a.powers = int32(degree(w.Dense))
 	for _, p := range w.Dense {
 		m = append(append(m, p...), make([]float64, int(a.powers)-len(p))...)
 	}

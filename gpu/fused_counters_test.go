@@ -39,13 +39,7 @@ func TestFused_Counters(t *testing.T) {
 			continue
 		}
 		n++
-		family := "fused_solve"
-		if strings.HasPrefix(name, "fused_adjoint") {
-			family = "fused_adjoint"
-		}
-		ptx := strings.Split(string(must(kernels.PTX(family, 70))), "\n")
-		// States and stages lie there too, and are reached by generic addresses, which the
-		// stand-in counts as global memory; here that is what the PTX says is global.
+		ptx := fusedPTX(name, 70)
 		var loads, replays, moved int64
 		var rows, sectors [2]int64
 		for _, s := range c.Sites {
@@ -57,7 +51,7 @@ func TestFused_Counters(t *testing.T) {
 			case s.Space == "shared" && store == 0:
 				loads += s.Requests
 				replays += s.Replays
-			case s.Space == "global" && strings.Contains(ptx[s.Line-1], ".global"):
+			case inGlobal(ptx, s.Line):
 				if s.Bytes > 64*s.Sectors { // the description of a layer, in the first-level cache
 					continue
 				}
@@ -117,6 +111,16 @@ func TestFused_ForCounters(t *testing.T) {
 	sol := must(a.Solve(ctx, sines(fusedBatch*32), times))
 	must(a.Gradients(ctx, sol, make([]float64, len(sol.Y))))
 }
+
+// fusedPTX is the lines of the PTX of which a kernel is part.
+func fusedPTX(kernel string, capability int) []string {
+	family := regexp.MustCompile(`^fused_[a-z]+`).FindString(kernel)
+	return strings.Split(string(must(kernels.PTX(family, capability))), "\n")
+}
+
+// inGlobal reports whether a line names global memory. States and stages lie in shared
+// memory, and are reached by generic addresses, which the stand-in counts as global.
+func inGlobal(ptx []string, line int) bool { return strings.Contains(ptx[line-1], ".global") }
 
 func must[V any](v V, err error) V {
 	if err != nil {

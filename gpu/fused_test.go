@@ -92,6 +92,26 @@ func checkFused[T backend.Float](t *testing.T, dev *gpu.Backend[T], host *cpu.Ba
 	}
 }
 
+// ownSamples have spans of their own, each longer by `more` than the one before, some of
+// them backwards, with breakpoints or tolerances, and one of no length.
+func ownSamples(n int, more float64) (all []solver.Sample) {
+	for b := range n {
+		s := solver.Sample{Times: []float64{float64(b) / 50, 1, 1.5 + more*float64(b)}}
+		if b%3 == 0 {
+			slices.Reverse(s.Times)
+			s.Breakpoints = []float64{0.9}
+		}
+		if b%4 == 0 {
+			s.RTol, s.ATol = 1e-4, 1e-5
+		}
+		if b == 7 {
+			s.Times = s.Times[:1]
+		}
+		all = append(all, s)
+	}
+	return all
+}
+
 func testFused[T backend.Float](t *testing.T) {
 	dev, host := open[T](t), cpu.New[T]()
 	defer host.Close()
@@ -125,20 +145,7 @@ func testFused[T backend.Float](t *testing.T) {
 	}
 	c := fusedCase{spec: mlp.Dense(mlp.Softplus, 2, 6, 2), batch: 40}
 	c.set.Dense = true
-	for b := range c.batch {
-		s := solver.Sample{Times: []float64{float64(b) / 50, 1, 1.5 + float64(b)}}
-		if b%3 == 0 {
-			slices.Reverse(s.Times)
-			s.Breakpoints = []float64{0.9}
-		}
-		if b%4 == 0 {
-			s.RTol, s.ATol = 1e-4, 1e-5
-		}
-		if b == 7 {
-			s.Times = s.Times[:1]
-		}
-		c.samples = append(c.samples, s)
-	}
+	c.samples = ownSamples(c.batch, 1)
 	c.set.MaxStep = 3
 	checkFused(t, dev, host, "each its own times", c)
 }

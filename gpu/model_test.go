@@ -11,7 +11,6 @@ import (
 
 	"github.com/seed-5f5774c8/neuralode/adjoint"
 	"github.com/seed-5f5774c8/neuralode/gpu"
-	"github.com/seed-5f5774c8/neuralode/kernels"
 	"github.com/seed-5f5774c8/neuralode/mlp"
 	"github.com/seed-5f5774c8/neuralode/solver"
 )
@@ -37,13 +36,13 @@ func TestModel_Counts(t *testing.T) {
 			if family != "fused_solve" && family != "fused_adjoint" {
 				continue
 			}
-			ptx := strings.Split(string(must(kernels.PTX(family, 80))), "\n")
+			ptx := fusedPTX(name, 80)
 			var requests, sectors int64
 			for _, s := range c.Sites {
 				switch {
 				case s.Space == "shared":
 					requests += s.Requests
-				case strings.Contains(ptx[s.Line-1], ".global"): // generic addresses are in shared memory
+				case inGlobal(ptx, s.Line):
 					sectors += s.Sectors
 				}
 			}
